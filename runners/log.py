@@ -1,0 +1,215 @@
+"""One run's log: TensorBoard under RUN/tb and the same scalars in RUN/metrics.jsonl.
+
+The x axis is always environment steps (decisions). Event files are written with tensorboard's
+own writer, without torch's, whose video summary writes nothing and whose `add_hparams` opens
+a second run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from runners.media import ENCODERS, encode_png
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor
+
+FLUSH_SECONDS = 10
+
+
+class RunLog:
+    """Writes scalars, pictures and text of the run in `folder`.
+
+    `purge_step`: on resume, the step that the run goes on from; what was logged at later steps
+    is cut from metrics.jsonl and hidden by TensorBoard. None for a new run.
+    Call `flush` before each checkpoint, or a kill may lose what TensorBoard was to show of it.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.metrics = folder / "metrics.jsonl"
+        if purge_step is not None:
+            cut_metrics(self.metrics, purge_step)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventFileWriter(str(folder / "tb"), flush_secs=FLUSH_SECONDS)
+        if purge_step is not None:
+            # TensorBoard drops what it read before this mark at the mark's step or later.
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.add_event(
+                event_pb2.Event(wall_time=time.time(), step=purge_step + 1, session_log=start)
+            )
+        self._lines = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """Log numbers at `step`; tensors (0-d) are read back together, once per device.
+
+        A number that is not finite is null in metrics.jsonl, as JSON has no NaN.
+        """
+        numbers = read_back(values)
+        if not numbers:
+            return
+        record: dict[str, Any] = {"step": int(step), "time": round(time.time(), 3)}
+        record |= {tag: x if math.isfinite(x) else None for tag, x in numbers.items()}
+        os.write(self._lines, (json.dumps(record) + "\n").encode())
+        self._add(step, [{"tag": tag, "simple_value": x} for tag, x in numbers.items()])
+
+    def clip(
+        self, tag: str, frames: np.ndarray, step: int, fps: float = 8.0, format: str = "apng"
+    ) -> None:
+        """Show frames (T,H,W,3) uint8 as an animated picture; `format` is apng or gif."""
+        if format not in ("apng", "gif"):
+            raise ValueError(f"TensorBoard plays apng and gif, not {format}")
+        self._image(tag, ENCODERS[format](frames, fps), frames.shape[1], frames.shape[2], step)
+
+    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
+        """Show one picture (H,W,3) uint8."""
+        self._image(tag, encode_png(picture), picture.shape[0], picture.shape[1], step)
+
+    def text(self, tag: str, text: str, step: int = 0) -> None:
+        """Show text; TensorBoard reads it as Markdown."""
+        from tensorboard.plugins.text import metadata
+
+        summary_metadata = metadata.create_summary_metadata(display_name=None, description=None)
+        self._add(step, [_text_value(tag, text.encode(), summary_metadata)])
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Fill the HParams tab: flat settings, and the scalar tags shown beside them."""
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        infos = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics]
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        hparam_infos = []
+        for name, value in settings.items():
+            kind = _set_hparam(start.hparams[name], value)
+            hparam_infos.append(api_pb2.HParamInfo(name=name, type=kind))
+        experiment = api_pb2.Experiment(hparam_infos=hparam_infos, metric_infos=infos)
+        for tag, field, content in (
+            (metadata.EXPERIMENT_TAG, "experiment", experiment),
+            (metadata.SESSION_START_INFO_TAG, "session_start_info", start),
+        ):
+            data = plugin_data_pb2.HParamsPluginData(**{field: content})
+            summary_metadata = metadata.create_summary_metadata(data)
+            self._add(0, [{"tag": tag, "metadata": summary_metadata, "tensor": _null()}])
+
+    def layout(self, tabs: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+        """Fill the Custom Scalars tab: category -> chart title -> its tags.
+
+        A chart of plain strings is one of lines; one of triples (mean, low, high) has bands.
+        """
+        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+        categories = []
+        for title, charts in tabs.items():
+            made = [_chart(layout_pb2, name, tags) for name, tags in charts.items()]
+            categories.append(layout_pb2.Category(title=title, chart=made))
+        content = layout_pb2.Layout(category=categories).SerializeToString()
+        value = _text_value(
+            metadata.CONFIG_SUMMARY_TAG, content, metadata.create_summary_metadata()
+        )
+        self._add(0, [value])
+
+    def flush(self) -> None:
+        """Hand everything logged so far to the operating system; survives a kill from here on."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and release the files; a second call does nothing."""
+        if self._lines >= 0:
+            self._writer.close()
+            os.close(self._lines)
+            self._lines = -1
+
+    def _image(self, tag: str, data: bytes, height: int, width: int, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        self._add(step, [{"tag": tag, "image": image}])
+
+    def _add(self, step: int, values: list[dict[str, Any]]) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**v) for v in values])
+        event = event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary)
+        self._writer.add_event(event)
+
+
+def read_back(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """All values as floats in their order, with one transfer per device for the tensors."""
+    by_device: dict[Any, list[str]] = {}
+    for tag, value in values.items():
+        if hasattr(value, "device"):
+            by_device.setdefault(value.device, []).append(tag)
+    read: dict[str, float] = {}
+    for tags in by_device.values():
+        import torch
+
+        tensors = [torch.as_tensor(values[tag]).detach().reshape(()).double() for tag in tags]
+        read |= dict(zip(tags, torch.stack(tensors).tolist(), strict=True))
+    return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}
+
+
+def cut_metrics(path: Path, last_step: int) -> None:
+    """Drop the lines of metrics.jsonl after `last_step`, and one that a crash tore."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] <= last_step:
+            kept.append(line if line.endswith(b"\n") else line + b"\n")
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _chart(layout_pb2: Any, title: str, tags: Sequence[Any]) -> Any:
+    if isinstance(tags[0], str):
+        lines = layout_pb2.MultilineChartContent(tag=[f"^{tag}$" for tag in tags])
+        return layout_pb2.Chart(title=title, multiline=lines)
+    series = [
+        layout_pb2.MarginChartContent.Series(value=mean, lower=low, upper=high)
+        for mean, low, high in tags
+    ]
+    return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=series))
+
+
+def _set_hparam(slot: Any, value: Any) -> int:
+    from tensorboard.plugins.hparams import api_pb2
+
+    if isinstance(value, bool):
+        slot.bool_value = value
+        return int(api_pb2.DATA_TYPE_BOOL)
+    if isinstance(value, int | float):
+        slot.number_value = value
+        return int(api_pb2.DATA_TYPE_FLOAT64)
+    slot.string_value = str(value)
+    return int(api_pb2.DATA_TYPE_STRING)
+
+
+def _text_value(tag: str, content: bytes, metadata: Any) -> dict[str, Any]:
+    from tensorboard.compat.proto import tensor_pb2
+
+    tensor = tensor_pb2.TensorProto(dtype="DT_STRING", string_val=[content])
+    return {"tag": tag, "metadata": metadata, "tensor": tensor}
+
+
+def _null() -> Any:
+    from tensorboard.plugins.hparams import metadata
+
+    return metadata.NULL_TENSOR
