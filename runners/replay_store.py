@@ -1,0 +1,224 @@
+"""Replay on disk, upper half: all streams of a run under one manifest.
+
+`manifest.json` holds the committed length of each stream and the episode table, and is always
+replaced whole, after the data it speaks of. What lies behind the committed lengths is cut when
+the folder is opened for writing, so a crash at any moment loses only what was not committed.
+NumPy only, no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.experience import Segment
+from runners.durable import disk_full_explained, sync_file, write_atomic
+from runners.errors import UserError
+from runners.replay_streams import EpisodeTable, Stream
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A stored episode: its number, its environment, its steps, and whether it may still grow."""
+
+    index: int
+    env: int
+    length: int
+    running: bool
+
+
+class Store:
+    """The episodes of a run on disk. Build one with `Store.open` or `Store.read`."""
+
+    def __init__(
+        self, folder: Path, num_streams: int, obs_shape: tuple[int, int, int], *, writable: bool
+    ) -> None:
+        self.folder, self.obs_shape, self.writable = folder, obs_shape, writable
+        with disk_full_explained(folder):
+            self.streams = [
+                Stream(folder, index, obs_shape, writable=writable) for index in range(num_streams)
+            ]
+        self.table = EpisodeTable(num_streams)
+        self._committed = False
+
+    @classmethod
+    def open(cls, folder: Path, *, num_streams: int, obs_shape: tuple[int, int, int]) -> Store:
+        """For the one process that adds to it; makes the folder, cuts what was not committed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = _read_manifest(folder)
+        found = None if manifest is None else _shape_of(manifest, folder)
+        if found not in (None, (num_streams, obs_shape)):
+            raise UserError(
+                f"replay {folder} holds (environments, frame shape) = {found}, "
+                f"the settings ask for {(num_streams, obs_shape)}"
+            )
+        store = cls(folder, num_streams, obs_shape, writable=True)
+        if manifest is None and any(stream.holds(1) for stream in store.streams):
+            raise UserError(f"replay {folder} is damaged: manifest.json is missing")
+        if manifest is not None:
+            store._load(manifest)
+        for stream in store.streams:
+            stream.cut(stream.length)
+        store.commit()
+        return store
+
+    @classmethod
+    def read(cls, folder: Path) -> Store:
+        """For looking at committed episodes, also while another process adds more."""
+        manifest = _read_manifest(folder)
+        if manifest is None:
+            raise UserError(f"no replay in {folder} (manifest.json is missing)")
+        num_streams, obs_shape = _shape_of(manifest, folder)
+        try:
+            store = cls(folder, num_streams, obs_shape, writable=False)
+        except FileNotFoundError as error:
+            raise UserError(f"replay {folder} is damaged: {error.filename} is missing") from error
+        store._load(manifest)
+        return store
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each stream."""
+        return [stream.length for stream in self.streams]
+
+    def append(self, env: int, segment: Segment) -> None:
+        """Add what environment `env` lived through; on a full disk nothing is added."""
+        assert self.writable
+        self._check(env, segment)
+        stream, start = self.streams[env], self.streams[env].length
+        with disk_full_explained(self.folder):
+            stream.append(segment)
+        self._committed = False
+        if segment.first:
+            self.table.begin(env, start)
+        self.table.extend(env, len(segment.act))
+        if len(segment.act) and (segment.end[-1] or segment.trunc[-1]):
+            self.table.close(env, cut=False)
+
+    def close_open(self, env: int) -> None:
+        """End the running episode of `env`, if any, by truncation after its last step."""
+        if self.table.running[env] >= 0:
+            self.table.close(env, cut=True)
+            self._committed = False
+
+    def commit(self) -> None:
+        """Make everything added so far durable: the data first, then the manifest."""
+        if self._committed or not self.writable:
+            return
+        with disk_full_explained(self.folder):
+            for stream in self.streams:
+                stream.sync()
+            sync_file(self.folder)
+        state = {name: values.tolist() for name, values in self.table.state_dict().items()}
+        manifest = {"format": FORMAT, "obs_shape": self.obs_shape, "lengths": self.lengths}
+        write_atomic(self.folder / "manifest.json", json.dumps(manifest | {"episodes": state}))
+        self._committed = True
+
+    def cut(self, lengths: list[int], table: Mapping[str, Any]) -> None:
+        """Go back to an earlier moment of this store: its `lengths` and its episode table."""
+        assert self.writable
+        try:
+            earlier = EpisodeTable.from_state(table, lengths)
+            count = len(earlier.rows)
+            same = all(
+                np.array_equal(earlier.rows[name], self.table.rows[name][:count])
+                for name in ("stream", "start")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the checkpoint's account of {self.folder} is broken") from error
+        if not same or any(new > old for new, old in zip(lengths, self.lengths, strict=True)):
+            raise UserError(
+                f"replay {self.folder} ({self.lengths} frames) does not hold what the checkpoint "
+                f"was trained on ({lengths} frames)"
+            )
+        self.table = earlier
+        for stream, length in zip(self.streams, lengths, strict=True):
+            stream.length = length
+        self._committed = False
+        self.commit()
+        for stream, length in zip(self.streams, lengths, strict=True):
+            stream.cut(length)
+
+    def episodes(self) -> list[Episode]:
+        """All episodes, oldest first."""
+        running = set(self.table.running)
+        return [
+            Episode(index, int(row["stream"]), int(row["length"]), index in running)
+            for index, row in enumerate(self.table.rows)
+        ]
+
+    def episode(self, index: int) -> Segment:
+        """A copy of a whole episode, as far as it is known."""
+        row = self.table.rows[index]
+        stream, start, length = self.streams[row["stream"]], int(row["start"]), int(row["length"])
+        steps = stream.steps()[start : start + length]
+        trunc = steps["trunc"].copy()
+        trunc[-1:] |= row["cut"]
+        return Segment(
+            obs=stream.frames()[start : start + length + 1].copy(),
+            act=steps["act"].astype(np.int64),
+            rew=steps["rew"].copy(),
+            end=steps["end"].copy(),
+            trunc=trunc,
+            first=True,
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        for stream in self.streams:
+            stream.close()
+
+    def _check(self, env: int, segment: Segment) -> None:
+        """Segments come from the collector, so a fault here is a fault of the program."""
+        steps = len(segment.act)
+        assert segment.obs.dtype == np.uint8 and segment.obs.shape == (steps + 1, *self.obs_shape)
+        assert len(segment.rew) == len(segment.end) == len(segment.trunc) == steps
+        assert not (segment.end[:-1].any() or segment.trunc[:-1].any()), "ends before its last step"
+        if not segment.first:
+            assert self.table.running[env] >= 0, f"environment {env} has no running episode"
+            stream = self.streams[env]
+            last = stream.frames()[stream.length - 1]
+            assert np.array_equal(segment.obs[0], last), f"environment {env}: frames do not join"
+
+    def _load(self, manifest: dict[str, Any]) -> None:
+        try:
+            lengths = [int(length) for length in manifest["lengths"]]
+            self.table = EpisodeTable.from_state(manifest["episodes"], lengths)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"replay {self.folder} is damaged: manifest.json: {error}") from error
+        for index, (stream, length) in enumerate(zip(self.streams, lengths, strict=True)):
+            if not stream.holds(length):
+                raise UserError(
+                    f"replay {self.folder} is damaged: stream {index:02d} is shorter than the "
+                    f"{length} frames that manifest.json says were written"
+                )
+            stream.length = length
+        self._committed = True
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"replay {folder} is damaged: manifest.json is not JSON") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"replay {folder}: manifest.json is not of format {FORMAT}")
+    return manifest
+
+
+def _shape_of(manifest: dict[str, Any], folder: Path) -> tuple[int, tuple[int, int, int]]:
+    try:
+        height, width, channels = (int(size) for size in manifest["obs_shape"])
+        return len(manifest["lengths"]), (height, width, channels)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"replay {folder} is damaged: manifest.json: {error}") from error
