@@ -1,0 +1,93 @@
+"""Still pictures of numbers, arrays (H,W,3) uint8 drawn with Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from runners.drawing import BLUE, FAINT, GRID, INK, PAPER, Plot, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a chart: y and the ends low, high of its interval, all (X,)."""
+
+    name: str
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    colour: str
+    dashed: bool = False
+
+
+def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked") -> np.ndarray:
+    """A bar for each name in its order; rates in [0,1], shown in percent of episodes."""
+    row, label, width, right, head = 22, 180, 320, 60, 34
+    size = (label + width + right, head + row * len(rates) + 10)
+    page = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(page)
+    text(draw, (12, head / 2), f"{title}, % of episodes", 15)
+    for i, (name, rate) in enumerate(rates.items()):
+        y = head + i * row
+        middle = y + row / 2 - 1
+        text(draw, (label - 8, middle), name.replace("_", " "), 13, INK if rate else FAINT, "rm")
+        draw.rectangle((label, y + 3, label + width, y + row - 5), fill="#f0f2f4")
+        if rate > 0:
+            # The rarest unlock still shows.
+            length = max(2, round(width * min(rate, 1.0)))
+            draw.rectangle((label, y + 3, label + length, y + row - 5), fill=BLUE)
+        words = f"{100 * rate:.1f}" if rate else "0"
+        text(draw, (label + width + 8, middle), words, 13, INK if rate else FAINT)
+    return np.asarray(page)
+
+
+def line_chart(
+    x: np.ndarray, lines: Sequence[Line], *, title: str, x_name: str, y_name: str
+) -> np.ndarray:
+    """Curves with their bands over x (X,), y from zero; a legend names them."""
+    width, height, left, top = 520, 260, 64, 86
+    page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
+    draw = ImageDraw.Draw(page)
+    text(draw, (12, 16), title, 15)
+    high = max(float(np.nanmax(line.high)) for line in lines) * 1.05 or 1.0
+    ticks = _ticks(high)
+    plot = Plot(width, height)
+    for tick in ticks:
+        plot.level(tick / high)
+        text(draw, (left - 8, top + height * (1 - tick / high)), f"{tick:.3g}", 12, FAINT, "rm")
+    at = (x - x.min()) / max(float(np.ptp(x)), 1.0) * 0.96 + 0.02
+    for line in lines:
+        plot.band(at, line.low / high, line.high / high, line.colour)
+    for line in lines:
+        plot.line(at, line.y / high, line.colour, line.dashed, dots=len(x) <= 40)
+    page.paste(plot.picture(), (left, top))
+    draw.rectangle((left - 1, top - 1, left + width, top + height), outline=GRID)
+    for i in range(0, len(x), -(-len(x) // 15)):
+        text(draw, (left + at[i] * width, top + height + 12), f"{x[i]:g}", 12, FAINT, "mm")
+    text(draw, (left + width / 2, top + height + 32), x_name, 13, INK, "mm")
+    text(draw, (12, 38), y_name, 13, FAINT)
+    _legend(draw, left, 66, lines)
+    return np.asarray(page)
+
+
+def _legend(draw: ImageDraw.ImageDraw, left: float, y: float, lines: Sequence[Line]) -> None:
+    for line in lines:
+        draw.line((left, y, left + 22, y), fill=line.colour, width=3)
+        if line.dashed:
+            draw.line((left + 9, y, left + 13, y), fill=PAPER, width=3)
+        text(draw, (left + 28, y), line.name, 13)
+        left += 28 + draw.textlength(line.name, font_size=13) + 22
+
+
+def _ticks(high: float) -> list[float]:
+    """Three to six round numbers from zero up to `high`."""
+    raw = high / 5
+    unit = 10.0 ** np.floor(np.log10(raw))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
+    return [float(i * step) for i in range(int(high / step) + 1)]
