@@ -1,0 +1,97 @@
+"""What must hold between settings. Each check tells the numbers that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isqrt
+
+from runners.settings.base import Settings
+from runners.settings.config import Config
+from runners.settings.conv import ConvSettings
+from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSettings
+from runners.settings.environments import AtariSettings
+from runners.settings.tokenizers import TokenizerSettings
+
+
+def check(config: Config) -> Iterator[str]:
+    """A line for each pair of settings that contradict each other."""
+    yield from _grids(config, "")
+    yield from _tokens(config.agent.tokenizer)
+    yield from _transformer(config)
+    yield from _schedule(config)
+
+
+def _grids(settings: Settings, at: str) -> Iterator[str]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from _grids(value, f"{at}{name}.")
+    if isinstance(settings, ConvSettings):
+        if len(settings.mult) != len(settings.down):
+            yield (
+                f"{at}mult has {len(settings.mult)} stages and {at}down has "
+                f"{len(settings.down)}: they must be equally many"
+            )
+        if settings.grid < 1 or settings.grid != int(settings.grid):
+            yield (
+                f"{at}patch={settings.patch} and {at}down={list(settings.down)} do not divide "
+                f"64x64 pixels: patch must be a power of two, patch x 2^halvings at most 64"
+            )
+
+
+def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
+    side, grid = isqrt(tokenizer.tokens), tokenizer.grid
+    if grid < 1 or grid != int(grid):
+        return
+    if side**2 != tokenizer.tokens or grid % side:
+        fits = [n**2 for n in range(1, int(grid) + 1) if grid % n == 0]
+        yield (
+            f"agent.tokenizer.tokens={tokenizer.tokens} does not divide the {int(grid)}x{int(grid)}"
+            f" grid into squares: it must be one of {', '.join(map(str, fits))}"
+        )
+
+
+def _transformer(config: Config) -> Iterator[str]:
+    dynamics, behaviour = config.agent.dynamics, config.agent.behaviour
+    if not isinstance(dynamics, AutoregressiveSettings):
+        return
+    if dynamics.width % dynamics.heads:
+        yield (
+            f"agent.dynamics.width={dynamics.width} is not divisible by "
+            f"agent.dynamics.heads={dynamics.heads}"
+        )
+    layout = dynamics.layout
+    if isinstance(layout, DeltaLayoutSettings):
+        embedded = layout.grid**2 * layout.latent
+        if layout.grid == int(layout.grid) and embedded != dynamics.width:
+            yield (
+                f"agent.dynamics.width={dynamics.width} must be grid x grid x latent of its layout:"
+                f" {layout.grid:.0f} x {layout.grid:.0f} x {layout.latent} = {embedded:.0f}"
+            )
+    needed = behaviour.context + behaviour.horizon + 1
+    if dynamics.blocks < needed:
+        yield (
+            f"agent.dynamics.blocks={dynamics.blocks} is too few for imagination: "
+            f"agent.behaviour.context={behaviour.context} + "
+            f"agent.behaviour.horizon={behaviour.horizon} + 1 = {needed}"
+        )
+    frames = config.agent.phases.world_model.frames
+    if frames > dynamics.blocks:
+        yield (
+            f"agent.phases.world_model.frames={frames} is more than the transformer remembers: "
+            f"agent.dynamics.blocks={dynamics.blocks}"
+        )
+
+
+def _schedule(config: Config) -> Iterator[str]:
+    if config.run.first_steps > config.run.steps:
+        yield (
+            f"run.first_steps={config.run.first_steps} is more than all steps, "
+            f"run.steps={config.run.steps}"
+        )
+    env = config.env
+    if isinstance(env, AtariSettings) and env.max_frames < env.frame_skip:
+        yield (
+            f"env.max_frames={env.max_frames} is less than one step, "
+            f"env.frame_skip={env.frame_skip}"
+        )

@@ -1,0 +1,51 @@
+"""Settings that all the convolutional networks share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from runners.settings.base import Settings
+
+IMAGE = 64
+"""Height and width of every observation, in pixels."""
+
+Width = Annotated[int, Field(ge=1, le=64)]
+Halved = Annotated[int, Field(ge=0, le=1)]
+
+
+class ConvSettings(Settings):
+    """The stages of an encoder from 64x64 pixels to a grid; a decoder runs them backwards."""
+
+    patch: int = Field(1, ge=1, le=32, description="pixels folded into channels before stage 1")
+    mult: tuple[Width, ...] = Field(
+        (1, 1, 2, 2, 4), min_length=1, description="width of each stage, in base widths"
+    )
+    down: tuple[Halved, ...] = Field(
+        (1, 0, 1, 1, 0), min_length=1, description="1 where a stage ends by halving the picture"
+    )
+
+    @property
+    def grid(self) -> float:
+        """Height and width of the grid; not whole where the picture cannot be halved so often."""
+        return IMAGE / self.patch / 2 ** sum(self.down)
+
+
+class EncoderSettings(Settings):
+    """Widths of a frame encoder."""
+
+    base: int = Field(64, ge=1, le=1024, description="channels of the first stage")
+    latent: int = Field(64, ge=1, le=1024, description="channels of the grid it ends in")
+
+
+class ContextSettings(EncoderSettings):
+    """Widths of the encoder of the frame before."""
+
+    latent: int = Field(8, ge=1, le=1024, description="channels of the grid it ends in")
+
+
+class DecoderSettings(Settings):
+    """Width of a frame decoder."""
+
+    base: int = Field(64, ge=1, le=1024, description="channels of the last stage")

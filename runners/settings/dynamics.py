@@ -1,0 +1,61 @@
+"""Settings of the dynamics models and their layouts, one class for each kind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from runners.settings.base import Settings, Variants
+from runners.settings.conv import ConvSettings
+
+
+class LayoutSettings(Settings):
+    """What all layouts have."""
+
+    kind: str = Field(description="which order of tokens within a step")
+
+
+class DeltaLayoutSettings(LayoutSettings, ConvSettings):
+    """A continuous token of the frame, the action, then the delta tokens."""
+
+    kind: Literal["delta"] = Field("delta", description="which order of tokens within a step")
+    base: int = Field(32, ge=1, le=1024, description="channels of the frame encoder's first stage")
+    latent: int = Field(
+        8, ge=1, le=1024, description="channels of its grid; grid x grid x latent = width"
+    )
+
+
+LAYOUTS: dict[str, type[LayoutSettings]] = {
+    "delta": DeltaLayoutSettings,
+}
+
+
+class DynamicsSettings(Settings):
+    """What all dynamics models have."""
+
+    kind: str = Field(description="which dynamics model")
+    reward: Literal["two_hot", "sign"] = Field(
+        "two_hot", description="rewards as numbers (two_hot) or as -1, 0, 1 (sign)"
+    )
+    token_weight: float = Field(1.0, ge=0, description="weight of the token loss")
+    reward_weight: float = Field(1.0, ge=0, description="weight of the reward loss")
+    end_weight: float = Field(1.0, ge=0, description="weight of the end loss")
+
+
+class AutoregressiveSettings(DynamicsSettings):
+    """A causal transformer that writes the tokens of a step one after the other."""
+
+    kind: Literal["autoregressive"] = Field("autoregressive", description="which dynamics model")
+    width: int = Field(512, ge=1, le=8192, description="numbers in an embedding")
+    layers: int = Field(3, ge=1, le=64, description="transformer layers")
+    heads: int = Field(8, ge=1, le=128, description="attention heads; they divide the width")
+    blocks: int = Field(21, ge=2, le=1024, description="most steps the transformer remembers")
+    layout: Annotated[SerializeAsAny[LayoutSettings], Variants("kind", LAYOUTS)] = Field(
+        DeltaLayoutSettings(), description="order of tokens within a step"
+    )
+
+
+DYNAMICS: dict[str, type[DynamicsSettings]] = {
+    "autoregressive": AutoregressiveSettings,
+}
