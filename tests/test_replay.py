@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from envs.experience import Segment
+from runners import checkpoint
 from runners.errors import UserError
 from runners.replay import Replay
 from worldmodels.batch import Batch
@@ -244,6 +245,18 @@ def test_equal_states_draw_equal_batches(tmp_path: Path) -> None:
     assert_equal(first[1], again.sample_starts("policy", 8, 2))
     again.add(0, segment(4, 9, 3, end=True))
     assert again.episode(4).end.tolist() == [False] * 11 + [True]
+
+
+def test_state_survives_a_checkpoint(tmp_path: Path) -> None:
+    replay = make_replay(tmp_path / "replay")
+    fill(replay)
+    replay.sample_windows("tokenizer", 8, 3)
+    checkpoint.save(tmp_path / "c", {"replay": replay.state_dict()})
+    expected = replay.sample_starts("tokenizer", 8, 3)
+    replay.close()
+    again = make_replay(tmp_path / "replay")
+    again.load_state_dict(checkpoint.load(tmp_path / "c")["replay"])
+    assert_equal(expected, again.sample_starts("tokenizer", 8, 3))
 
 
 def test_clear_forgets_everything(tmp_path: Path) -> None:
