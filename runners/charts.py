@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of a chart: y and the ends low, high of its interval, all (X,)."""
+    """A curve of a chart: y and the ends low, high of its interval, all (X,); NaN draws no band."""
 
     name: str
     y: np.ndarray
@@ -55,7 +55,8 @@ def line_chart(
     page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
     draw = ImageDraw.Draw(page)
     text(draw, (12, 16), title, 15)
-    high = max(float(np.nanmax(line.high)) for line in lines) * 1.05 or 1.0
+    tops = np.concatenate([np.concatenate([line.y, line.high]) for line in lines])
+    high = float(np.nanmax(tops)) * 1.05 or 1.0
     ticks = _ticks(high)
     plot = Plot(width, height)
     for tick in ticks:

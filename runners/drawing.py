@@ -115,8 +115,8 @@ class Plot:
         self._draw.line((*self._at(0, y), *self._at(1, y)), fill=fill, width=SMOOTH)
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, fill: str) -> None:
-        """A pale area between two lines."""
-        if len(x) > 1:
+        """A pale area between two lines; nothing where they are not finite."""
+        if len(x) > 1 and np.isfinite(low).all() and np.isfinite(high).all():
             points = list(zip(x, high, strict=True)) + list(zip(x, low, strict=True))[::-1]
             self._draw.polygon(
                 [self._at(*p) for p in points], fill=(*ImageColor.getrgb(fill)[:3], 48)

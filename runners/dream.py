@@ -1,0 +1,246 @@
+"""Pictures of an agent's dreams: into the log during training, into files on demand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.experience import Segment
+from runners.errors import UserError
+from runners.horizon import HorizonReport, report_of
+from runners.media import ENCODERS, SUFFIXES, check_format, encode_png
+from runners.pictures import comparison_clip, dream_grid
+from runners.rollout import (
+    Comparison,
+    Dreamer,
+    FreeDreams,
+    free_dreams,
+    rollout,
+    undisturbed,
+    windows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agents.agent import Agent
+    from runners.hardware import Hardware
+    from runners.log import RunLog
+    from runners.replay import Replay
+    from runners.settings.config import Config
+    from worldmodels.batch import Batch
+
+DREAMS = 8
+FPS = 5.0
+HELD_OUT_SEED = 1_000_003
+"""Added to the run's seed: episodes that no training of this run has seen."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `tokendream imagine` can be told. None: as the run was trained.
+
+    `windows` is for the errors by horizon; of these, the first `clips` are drawn.
+    """
+
+    checkpoint: str = "last"
+    device: str = "auto"
+    episodes: int = 4
+    windows: int = 64
+    clips: int = 3
+    dreams: int = DREAMS
+    context: int | None = None
+    horizon: int | None = None
+    format: str = "apng"
+    fps: float = FPS
+
+
+@dataclass(frozen=True)
+class Dreamt:
+    """One session of dreaming: windows beside reality, one start dreamed often, the errors."""
+
+    comparison: Comparison
+    free: FreeDreams
+    report: HorizonReport
+
+
+def dream(
+    agent: Dreamer,
+    episodes: Sequence[Segment],
+    *,
+    context: int,
+    horizon: int,
+    num: int,
+    seed: int,
+    dreams: int = DREAMS,
+) -> Dreamt | None:
+    """Dream `num` windows of the episodes, the most eventful first; None if all are too short."""
+    batch = windows(episodes, context, horizon, num, np.random.default_rng(seed))
+    if batch is None:
+        return None
+    batch = eventful_first(batch)
+    with undisturbed(agent, seed) as device:
+        batch = batch.to(device)
+        comparison = rollout(agent, batch, context)
+        free = free_dreams(agent, batch, context, dreams)
+    return Dreamt(comparison, free, report_of(comparison, len(episodes)))
+
+
+def log_dreams(
+    log: RunLog,
+    agent: Dreamer,
+    replay: Replay,
+    step: int,
+    *,
+    context: int,
+    horizon: int,
+    num: int = 16,
+    episodes: int = 8,
+) -> bool:
+    """Log a clip, a grid, the errors by horizon, of windows of the newest episodes in replay.
+
+    Call it under the autocast of training. Draws nothing from replay's or torch's random
+    numbers, so a run that shows more pictures is the same run. `context` below 1 counts as 1, as
+    somebody has to see a start. Returns False, and logs nothing, while no episode is long enough.
+    """
+    context = max(1, context)
+    long_enough = [e.index for e in replay.episodes() if e.length >= context + horizon]
+    newest = [replay.episode(i) for i in long_enough[-episodes:]]
+    dreamt = dream(agent, newest, context=context, horizon=horizon, num=num, seed=step)
+    if dreamt is None:
+        return False
+    caption = f"step {step:,}"
+    log.scalars(step, dreamt.report.scalars())
+    log.clip("imagination/beside_reality", clip_of(dreamt.comparison, 0, caption), step, fps=FPS)
+    log.clip("imagination/same_start", grid_of(dreamt.free, caption), step, fps=FPS)
+    log.image("imagination/error_by_horizon", dreamt.report.chart(), step)
+    return True
+
+
+def eventful_first(batch: Batch) -> Batch:
+    """The rows with the most reward, in absolute value, to the front; else their order stays."""
+    order = batch.rew.abs().sum(1).argsort(descending=True, stable=True)
+    return type(batch)(**{f.name: getattr(batch, f.name)[order] for f in fields(batch)})
+
+
+def clip_of(comparison: Comparison, row: int, caption: str = "") -> np.ndarray:
+    """The clip of one window: real, reconstruction, imagination, error, and the strip."""
+    c = comparison
+    return comparison_clip(
+        c.real[row],
+        c.recon[row],
+        c.dream[row],
+        c.num_seen,
+        rew_true=c.rew_true[row],
+        rew_pred=c.rew_pred[row],
+        end_prob=c.end_prob[row],
+        value=c.value[row],
+        caption=caption,
+    )
+
+
+def grid_of(free: FreeDreams, caption: str = "") -> np.ndarray:
+    """The clip of several dreams from one start."""
+    words = f"one start, the policy acts; {caption}" if caption else "one start, the policy acts"
+    return dream_grid(
+        free.frames, free.num_seen, returns=free.returns, ended=free.ended, caption=words
+    )
+
+
+def write_dreams(
+    folder: Path, dreamt: Dreamt, *, clips: int, format: str, fps: float
+) -> list[Path]:
+    """Write clips, grid, chart and numbers; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encode, suffix = ENCODERS[format], SUFFIXES[format]
+    report = dreamt.report
+    contents: dict[str, bytes] = {}
+    for row in range(min(clips, len(dreamt.comparison.real))):
+        contents[f"dream-{row + 1}{suffix}"] = encode(clip_of(dreamt.comparison, row), fps)
+    contents[f"same-start{suffix}"] = encode(grid_of(dreamt.free), fps)
+    contents["horizon.png"] = encode_png(report.chart())
+    contents["horizon.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
+    contents["horizon.csv"] = report.csv().encode()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+def table(report: HorizonReport) -> str:
+    """Error by horizon in a few plain lines."""
+    lines = ["imagined steps   imagination   copy last frame   reconstruction   tokens right"]
+    marks = sorted({h for h in (1, 2, 5, 10, 15, 20, 30, 50) if h < report.horizon})
+    for h in [*marks, report.horizon]:
+        mse, copy, recon, right = (
+            report.bands[name].mean[h - 1]
+            for name in ("mse", "copy_mse", "recon_mse", "token_accuracy")
+        )
+        lines.append(f"{h:14d}   {mse:11.5f}   {copy:15.5f}   {recon:14.5f}   {right:12.1%}")
+    lines.append(
+        f"mean squared error per pixel, colours in [0,1]; {report.num_windows} windows "
+        f"of {report.num_episodes} held-out episodes"
+    )
+    return "\n".join(lines)
+
+
+def main(run_dir: Path, options: Options) -> list[Path]:
+    """`tokendream imagine RUN`: dream held-out episodes, write what was seen, print where.
+
+    Raises UserError where the format cannot be written or all episodes are too short.
+    """
+    check_format(options.format)
+    from runners.hardware import open_hardware
+    from runners.train import load_agent
+
+    run = load_agent(run_dir, options.checkpoint, options.device)
+    config: Config = run.config
+    hardware = open_hardware(options.device, config.precision, config.threads)
+    context = options.context or max(1, config.agent.behaviour.context)
+    horizon = options.horizon or config.agent.behaviour.horizon
+    seed = config.seed + HELD_OUT_SEED
+    print(f"Playing {options.episodes} episodes that training never saw ...", flush=True)
+    episodes = _held_out(run.agent, config, hardware, options.episodes, seed)
+    with hardware.autocast():
+        dreamt = dream(
+            run.agent,
+            episodes,
+            context=context,
+            horizon=horizon,
+            num=max(options.windows, options.clips),
+            dreams=options.dreams,
+            seed=seed,
+        )
+    if dreamt is None:
+        longest = max((len(e.act) for e in episodes), default=0)
+        raise UserError(
+            f"horizon={horizon}: with {context} frames seen, an episode of {context + horizon} "
+            f"steps is needed, and the longest has {longest}; choose a smaller horizon"
+        )
+    folder = run_dir / "media" / f"imagine-{options.checkpoint}"
+    files = write_dreams(
+        folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
+    )
+    print(table(dreamt.report))
+    print(f"Written to {folder}:")
+    for file in files:
+        print(f"  {file.name}")
+    return files
+
+
+def _held_out(
+    agent: Agent, config: Config, hardware: Hardware, num: int, seed: int
+) -> list[Segment]:
+    """Whole games of the agent in fresh environments, from seeds that training does not use."""
+    from envs.make import make_env
+    from runners.evaluate import play
+
+    settings = config.env.model_dump()
+    env = make_env(settings, num_envs=num, workers=0, training=False)
+    try:
+        return play(agent, env, hardware, episodes=num, seed=seed, keep=num)[1]
+    finally:
+        env.close()

@@ -1,0 +1,169 @@
+"""Error by horizon: how far the dream has drifted from reality after h imagined steps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runners.charts import Line, line_chart
+from runners.drawing import BLUE, FAINT, ORANGE
+from runners.log_layout import horizon_marks
+from runners.rollout import rollout, undisturbed, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envs.experience import Segment
+    from runners.rollout import Comparison, Dreamer
+
+Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean for each horizon 1..H and the ends of its 95 % interval, all (H,).
+
+    The interval is that of the normal approximation over windows; NaN with a single window.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class HorizonReport:
+    """Bands by name, over `num_windows` windows of `num_episodes` episodes.
+
+    mse, copy_mse, recon_mse: squared error per pixel and colour, colours in [0,1], of the dream,
+    of repeating the last frame seen, and of the tokenizer given the true frame before.
+    token_accuracy: share in [0,1]. reward_error: absolute. end_error: absolute, of the
+    probability.
+    """
+
+    bands: dict[str, Band]
+    num_windows: int
+    num_episodes: int
+    num_seen: int
+
+    @property
+    def horizon(self) -> int:
+        """Number of imagined steps."""
+        return len(self.bands["mse"].mean)
+
+    def scalars(self) -> dict[str, float]:
+        """The numbers to log at a few horizons, such as imagination/mse_h15 and its interval."""
+        values: dict[str, float] = {}
+        for h in horizon_marks(self.horizon):
+            for name, band in self.bands.items():
+                tag = f"imagination/{name}_h{h}"
+                values[tag] = float(band.mean[h - 1])
+                if name in ("mse", "copy_mse") and self.num_windows > 1:
+                    values[f"{tag}_low"] = float(band.low[h - 1])
+                    values[f"{tag}_high"] = float(band.high[h - 1])
+        return values
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for a JSON file; NaN becomes None."""
+
+        def listed(numbers: np.ndarray) -> list[float | None]:
+            return [float(x) if math.isfinite(x) else None for x in numbers]
+
+        bands = {
+            name: {"mean": listed(b.mean), "low": listed(b.low), "high": listed(b.high)}
+            for name, b in self.bands.items()
+        }
+        return {
+            "num_windows": self.num_windows,
+            "num_episodes": self.num_episodes,
+            "num_seen": self.num_seen,
+            "horizon": list(range(1, self.horizon + 1)),
+            "interval": "95 %, normal approximation over windows",
+            **bands,
+        }
+
+    def csv(self) -> str:
+        """One line for each horizon."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [f"{n}{end}" for n in self.bands for end in ("", "_low", "_high")]
+        writer.writerow(["horizon", *names])
+        columns = [c for b in self.bands.values() for c in (b.mean, b.low, b.high)]
+        for h, row in enumerate(np.stack(columns, 1), start=1):
+            writer.writerow([h, *(f"{x:.6g}" for x in row)])
+        return text.getvalue()
+
+    def chart(self) -> np.ndarray:
+        """The three squared errors against the horizon, (H,W,3) uint8."""
+        looks = (
+            ("copy_mse", "copy last frame", FAINT, True),
+            ("mse", "imagination", ORANGE, False),
+            ("recon_mse", "reconstruction", BLUE, False),
+        )
+        lines = []
+        for key, name, colour, dashed in looks:
+            band = self.bands[key]
+            lines.append(Line(name, band.mean, band.low, band.high, colour, dashed))
+        return line_chart(
+            np.arange(1.0, self.horizon + 1),
+            lines,
+            title=f"Error by horizon, {self.num_windows} windows, 95 % interval",
+            x_name="imagined steps",
+            y_name="mean squared error per pixel, colours in [0,1]",
+        )
+
+
+def horizon_report(
+    agent: Dreamer,
+    episodes: Sequence[Segment],
+    *,
+    context: int,
+    horizon: int,
+    num: int,
+    seed: int = 0,
+) -> HorizonReport | None:
+    """Dream up to `num` windows of the episodes; None where no episode is long enough."""
+    batch = windows(episodes, context, horizon, num, np.random.default_rng(seed))
+    if batch is None:
+        return None
+    with undisturbed(agent, seed) as device:
+        comparison = rollout(agent, batch.to(device), context)
+    return report_of(comparison, len(episodes))
+
+
+def report_of(comparison: Comparison, num_episodes: int) -> HorizonReport:
+    """The errors of windows already dreamed."""
+    c, seen = comparison, comparison.num_seen
+    real = c.real[:, seen:]
+    end_true = c.end_true[:, seen:].astype(np.float32)
+    errors = {
+        "mse": squared_error(c.dream[:, seen:], real),
+        "copy_mse": squared_error(c.real[:, seen - 1 : seen], real),
+        "recon_mse": squared_error(c.recon[:, seen:], real),
+        "token_accuracy": c.token_accuracy,
+        "reward_error": np.abs(c.rew_pred - c.rew_true)[:, seen:],
+        "end_error": np.abs(c.end_prob[:, seen:] - end_true),
+    }
+    bands = {name: band_of(rows) for name, rows in errors.items()}
+    return HorizonReport(bands, len(real), num_episodes, seen)
+
+
+def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean squared difference (B,T) of pictures (B,T,H,W,C) uint8, colours in [0,1]."""
+    difference = (a.astype(np.float32) - b.astype(np.float32)) / 255.0
+    return np.square(difference).mean(axis=(2, 3, 4))
+
+
+def band_of(rows: np.ndarray) -> Band:
+    """The mean over rows (B,H) and its interval."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    if len(rows) < 2:
+        return Band(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+    half = Z95 * rows.std(axis=0, ddof=1, dtype=np.float64) / math.sqrt(len(rows))
+    # None of these numbers can be negative.
+    return Band(mean, np.maximum(mean - half, 0.0), mean + half)

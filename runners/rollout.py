@@ -1,0 +1,224 @@
+"""Dreams beside what really happened: the same start, the same actions.
+
+Axes: B windows, T = num_seen + H frames, of which H are imagined; N dreams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.experience import Segment
+from worldmodels.batch import Batch
+from worldmodels.nets.heads import sample
+from worldmodels.protocols import Prev
+from worldmodels.world_model import WorldModel
+
+ROWS = 8
+"""Windows dreamed at once: bounds the memory that reconstruction needs."""
+
+
+class Dreamer(Protocol):
+    """What is asked of an agent here; it is an nn.Module as well."""
+
+    @property
+    def world_model(self) -> WorldModel:
+        """Imagines."""
+
+    def watch(self, batch: Batch) -> Any:
+        """The policy's memory of the frames before obs[:, -1]."""
+
+    def judge(self, obs: Tensor, carry: Any) -> tuple[Tensor, Tensor, Any]:
+        """Action logits (B,A) and value (B,) at frames (B,H,W,C) uint8, and the memory after."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reality and imagination over the same B windows, on the host.
+
+    real recon dream (B,T,H,W,3) uint8: `dream` shows real frames until num_seen, each frame of
+    `recon` is made from the true frame before it. rew_true rew_pred end_true end_prob (B,T):
+    what came with each frame; predictions are NaN while seen. value (B,T): of the dreamed
+    frames and of the start, the last one seen. token_accuracy (B,H): share of the sampled
+    tokens that equal those of the real frame.
+    """
+
+    real: np.ndarray
+    recon: np.ndarray
+    dream: np.ndarray
+    rew_true: np.ndarray
+    rew_pred: np.ndarray
+    end_true: np.ndarray
+    end_prob: np.ndarray
+    value: np.ndarray
+    token_accuracy: np.ndarray
+    num_seen: int
+
+    @property
+    def horizon(self) -> int:
+        """Number of imagined frames."""
+        return int(self.real.shape[1] - self.num_seen)
+
+
+@dataclass(frozen=True)
+class FreeDreams:
+    """N dreams of the policy from one start: frames (N,T,H,W,3), the first num_seen real.
+
+    returns (N,T) dreamed reward so far; ended (N,T) True after a sampled end.
+    """
+
+    frames: np.ndarray
+    returns: np.ndarray
+    ended: np.ndarray
+    num_seen: int
+
+
+@contextmanager
+def undisturbed(agent: Dreamer, seed: int) -> Iterator[torch.device]:
+    """Dream without a trace: no gradients, evaluation mode, and random numbers of its own.
+
+    Training goes on afterwards exactly as if nothing had been dreamed. Gives the device.
+    """
+    modules = list(agent.modules()) if isinstance(agent, nn.Module) else []
+    modes = [module.training for module in modules]
+    device = next(agent.world_model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in modules:
+            module.training = False
+        try:
+            yield device
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+
+
+def windows(
+    episodes: Sequence[Segment], context: int, horizon: int, num: int, rng: np.random.Generator
+) -> Batch | None:
+    """Up to `num` different windows of context + horizon real steps, drawn from all there are.
+
+    None where no episode is long enough.
+    """
+    steps = context + horizon
+    room = np.array([max(0, len(e.act) - steps + 1) for e in episodes], np.int64)
+    total = int(room.sum())
+    if total == 0:
+        return None
+    picks = np.sort(rng.choice(total, size=min(num, total), replace=False))
+    which = np.searchsorted(np.cumsum(room), picks, side="right")
+    start = picks - (np.cumsum(room) - room)[which]
+
+    def stack(name: str, length: int) -> Tensor:
+        rows = [
+            getattr(episodes[i], name)[t : t + length]
+            for i, t in zip(which.tolist(), start.tolist(), strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows))
+
+    of_steps = {name: stack(name, steps) for name in ("act", "rew", "end", "trunc")}
+    valid = torch.ones(len(picks), steps, dtype=torch.bool)
+    return Batch(obs=stack("obs", steps + 1), valid=valid, **of_steps)
+
+
+def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
+    """Dream the windows' own actions from frame `context` (>= 1) on, to the end of the window.
+
+    All steps must be valid. Call it within `undisturbed`.
+    """
+    assert context >= 1 and bool(batch.valid.all())
+    parts = [
+        _rollout(agent, _rows(batch, slice(i, i + ROWS)), context)
+        for i in range(0, len(batch.act), ROWS)
+    ]
+    arrays = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])
+        for f in fields(Comparison)
+        if f.name != "num_seen"
+    }
+    return Comparison(num_seen=context, **arrays)
+
+
+def _rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
+    world_model = agent.world_model
+    prev = Prev(batch.obs[:, :-1], batch.act)
+    tokens = world_model.tokenizer.encode(prev, batch.obs[:, 1:])
+    recon = world_model.tokenizer.decode(prev, tokens)
+    past = _past(batch, context)
+    state = world_model.start(past)
+    _, value, carry = agent.judge(state.obs, agent.watch(past))
+    frames, values, predictions = [], [value], []
+    for t in range(context, batch.act.shape[1]):
+        state, prediction = world_model.imagine(state, batch.act[:, t])
+        _, value, carry = agent.judge(state.obs, carry)
+        frames.append(state.obs)
+        values.append(value)
+        predictions.append(prediction)
+    real = batch.obs[:, 1:]
+    sampled = torch.stack([p.tokens for p in predictions], 1)
+    return Comparison(
+        real=_host(real),
+        recon=_host(recon),
+        dream=_host(torch.cat([real[:, :context], torch.stack(frames, 1)], 1)),
+        rew_true=_host(batch.rew.float()),
+        rew_pred=_after(context, [p.rew for p in predictions]),
+        end_true=_host(batch.end),
+        end_prob=_after(context, [p.end_prob for p in predictions]),
+        value=_after(context - 1, values),
+        token_accuracy=_host((sampled == tokens[:, context:]).float().mean(-1)),
+        num_seen=context,
+    )
+
+
+def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDreams:
+    """Let the policy act in `num` dreams from frame `context` of the batch's first window.
+
+    They last as long as the window does. Call it within `undisturbed`.
+    """
+    first = _rows(batch, slice(0, 1))
+    horizon = batch.act.shape[1] - context
+    past = _past(_rows(first, torch.zeros(num, dtype=torch.int64)), context)
+    state, carry = agent.world_model.start(past), agent.watch(past)
+    frames, rews, ends = [], [], []
+    for _ in range(horizon):
+        logits, _, carry = agent.judge(state.obs, carry)
+        state, prediction = agent.world_model.imagine(state, sample(logits))
+        frames.append(state.obs)
+        rews.append(prediction.rew)
+        ends.append(prediction.end)
+    seen = past.obs[:, 1:]
+    nothing = np.zeros((num, context))
+    rew, end = _host(torch.stack(rews, 1).float()), _host(torch.stack(ends, 1))
+    before = np.cumsum(end, 1) - end > 0
+    return FreeDreams(
+        frames=_host(torch.cat([seen, torch.stack(frames, 1)], 1)),
+        returns=np.concatenate([nothing, np.cumsum(np.where(before, 0.0, rew), 1)], 1),
+        ended=np.concatenate([nothing > 0, before], 1),
+        num_seen=context,
+    )
+
+
+def _rows(batch: Batch, rows: Any) -> Batch:
+    return Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(Batch)})
+
+
+def _past(batch: Batch, steps: int) -> Batch:
+    """The first `steps` steps of a window; obs[:, -1] is where they lead."""
+    of_steps = {f.name: getattr(batch, f.name)[:, :steps] for f in fields(Batch) if f.name != "obs"}
+    return Batch(obs=batch.obs[:, : steps + 1], **of_steps)
+
+
+def _after(blank: int, columns: list[Tensor]) -> np.ndarray:
+    """Columns (B,) side by side, behind `blank` columns of NaN."""
+    numbers = _host(torch.stack(columns, 1).float())
+    return np.concatenate([np.full((len(numbers), blank), np.nan, np.float32), numbers], 1)
+
+
+def _host(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
