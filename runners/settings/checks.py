@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from math import isqrt
 
 from runners.settings.base import Settings
+from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.settings.conv import ConvSettings
 from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSettings
 from runners.settings.environments import AtariSettings
 from runners.settings.tokenizers import TokenizerSettings
+
+GROUPS = 32
+"""Groups of the networks' group norms."""
 
 
 def check(config: Config) -> Iterator[str]:
@@ -36,6 +40,20 @@ def _grids(settings: Settings, at: str) -> Iterator[str]:
             yield (
                 f"{at}patch={settings.patch} and {at}down={list(settings.down)} do not divide "
                 f"64x64 pixels: patch must be a power of two, patch x 2^halvings at most 64"
+            )
+        yield from _widths(settings, at)
+
+
+def _widths(settings: ConvSettings, at: str) -> Iterator[str]:
+    for key, _, base in fields(settings):
+        if key[-1] != "base" or not isinstance(base, int):
+            continue
+        odd = [base * mult for mult in settings.mult if base * mult > GROUPS]
+        odd = [width for width in odd if width % GROUPS]
+        if odd:
+            yield (
+                f"{at}{dotted(key)}={base} x {at}mult={list(settings.mult)} makes {odd[0]} "
+                f"channels: from {GROUPS} on they must be a multiple of {GROUPS}, a norm's groups"
             )
 
 

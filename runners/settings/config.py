@@ -37,6 +37,9 @@ class AgentSettings(Settings):
     behaviour: BehaviourSettings = Field(
         BehaviourSettings(), description="how it learns in imagination and acts"
     )
+    length_exponent: float = Field(
+        0.0, ge=0, le=4, description="replay draws episodes by length to this power; 1 steps alike"
+    )
     phases: PhasesSettings = Field(PhasesSettings(), description="updates in an epoch")
 
 

@@ -25,12 +25,9 @@ class VqEmaSettings(QuantizerSettings):
     decay: float = Field(0.99, ge=0, lt=1, description="share a code keeps in one update")
     usage_decay: float = Field(0.98, ge=0, lt=1, description="share the usage counts keep")
     commitment: float = Field(0.02, ge=0, description="weight of the commitment loss")
-    revive_updates: int | None = Field(
-        0, ge=0, description="updates in which unused codes are replaced; null always"
-    )
-    collapse_bits: float = Field(1.0, ge=0, description="usage entropy under which they always are")
-    revive_margin_bits: float = Field(
-        2.0, ge=0, description="nothing is replaced within so many bits of even usage"
+    revive_updates: int = Field(0, ge=0, description="updates in which unused codes are replaced")
+    revive_below: float = Field(
+        1.0, ge=0, le=16, description="bits of usage entropy under which they always are"
     )
 
 

@@ -1,0 +1,136 @@
+"""The command line: a command word, then settings as key=value.
+
+What is imported here decides how fast `--help` and a wrong command answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import NoReturn
+
+from runners import commands
+from runners.errors import UserError
+
+NAME = "tokendream"
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command word: what follows it, one line about it, its function, its long help."""
+
+    usage: str
+    about: str
+    run: Callable[[list[str]], int]
+    details: Callable[[], str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 2, and one message, where the user erred."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; the interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    name = _parser().parse_args(words[:1]).command
+    if name is None:
+        print(_overview())
+        return 2
+    command, rest = _command(name), words[1:]
+    if any(word in HELP for word in rest):
+        print(f"usage: {NAME} {name} {command.usage}\n\n{command.about}\n\n{command.details()}")
+        return 0
+    return command.run(rest)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n  see: {NAME} --help")
+
+    def format_help(self) -> str:
+        return _overview() + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=NAME)
+    parser.add_argument("--version", action=_Version, nargs=0)
+    parser.add_argument("command", nargs="?")
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"{NAME} {version(NAME)}")
+        except PackageNotFoundError:
+            print(f"{NAME}, not installed")
+        parser.exit()
+
+
+def _command(word: str) -> Command:
+    if word in COMMANDS:
+        return COMMANDS[word]
+    close = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
+    hint = f"\n  did you mean: {close[0]}" if close else ""
+    raise UserError(f"no command {word!r} (there are: {', '.join(COMMANDS)}){hint}")
+
+
+def _overview() -> str:
+    width = max(len(f"{name} {command.usage}") for name, command in COMMANDS.items())
+    lines = [f"usage: {NAME} COMMAND [key=value ...]", ""]
+    lines += [
+        f"  {f'{name} {command.usage}':{width}}  {command.about}"
+        for name, command in COMMANDS.items()
+    ]
+    lines += [
+        "",
+        f"example: {NAME} train env=crafter agent=delta_iris size=tiny seed=0 run.steps=20000",
+        "RUN is a run folder, a unique prefix of its name, or last.",
+        f"{NAME} COMMAND --help lists the settings of a command.",
+    ]
+    return "\n".join(lines)
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("[key=value ...]", "train an agent", commands.train, commands.training_help),
+    "resume": Command(
+        "RUN [key=value ...]", "go on with a run", commands.resume, commands.resume_help
+    ),
+    "evaluate": Command(
+        "RUN [key=value ...]", "play episodes", commands.evaluate, commands.evaluate_help
+    ),
+    "imagine": Command(
+        "RUN [key=value ...]", "draw what it dreams", commands.imagine, commands.imagine_help
+    ),
+    "list": Command(
+        "[presets|games|runs]",
+        "what there is to choose from",
+        commands.list_choices,
+        commands.list_help,
+    ),
+    "config": Command(
+        "[key=value ...]", "settings and their origin", commands.config, commands.training_help
+    ),
+    "bench": Command(
+        "[key=value ...]", "how fast each part is here", commands.bench, commands.training_help
+    ),
+    "doctor": Command("", "whether everything works here", commands.doctor, commands.no_help),
+}

@@ -1,0 +1,244 @@
+"""What each command word does: check all that can be checked, then import what does the work.
+
+torch takes seconds to import; therefore it is imported, through the modules that need it, only
+when nothing wrong with the command is left to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from runners.errors import UserError
+
+if TYPE_CHECKING:
+    from runners.settings.base import Settings
+    from runners.settings.config import Config
+
+S = TypeVar("S", bound="Settings")
+
+ROOT = "runs"
+TOPICS = ("presets", "games", "runs")
+
+
+def train(words: list[str]) -> int:
+    """Train an agent in a new run folder."""
+    config = _new_config(words)
+    from runners import train as training
+
+    training.main(config, run_dir=None)
+    return 0
+
+
+def resume(words: list[str]) -> int:
+    """Go on with a run that was stopped."""
+    from runners.needs import need_checkpoint, need_device, need_environment
+    from runners.run_folder import find_run
+    from runners.settings.load import read_for_resume
+
+    text, rest, root = _split("resume", words)
+    run_dir = find_run(text, root)
+    config = read_for_resume(run_dir / "config.yaml", rest).config
+    _together(
+        lambda: need_environment(config),
+        lambda: need_device(config.device),
+        lambda: need_checkpoint(run_dir, "last"),
+    )
+    from runners import train as training
+
+    training.resume(run_dir, config)
+    return 0
+
+
+def evaluate(words: list[str]) -> int:
+    """Play whole episodes with a run's checkpoint."""
+    from runners.needs import need_checkpoint, need_device
+    from runners.settings.options import EvaluateOptions
+
+    run_dir, options = _run_and_options("evaluate", words, EvaluateOptions)
+    _together(
+        lambda: need_device(options.device),
+        lambda: need_checkpoint(run_dir, options.checkpoint),
+    )
+    from runners import evaluate as evaluation
+
+    evaluation.main(run_dir, options)
+    return 0
+
+
+def imagine(words: list[str]) -> int:
+    """Write pictures of what a run's checkpoint dreams."""
+    from runners.needs import need_checkpoint, need_device, need_format
+    from runners.settings.options import ImagineOptions
+
+    run_dir, options = _run_and_options("imagine", words, ImagineOptions)
+    _together(
+        lambda: need_device(options.device),
+        lambda: need_format(options.format),
+        lambda: need_checkpoint(run_dir, options.checkpoint),
+    )
+    from runners import dream
+
+    dream.main(run_dir, dream.Options(**options.model_dump()))
+    return 0
+
+
+def bench(words: list[str]) -> int:
+    """Measure the speed of each part with the settings of a run."""
+    config = _new_config(words)
+    from runners import bench as benchmark
+
+    benchmark.main(config)
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    """Try everything that a run needs on this machine."""
+    if words:
+        raise UserError(f"doctor takes no settings, got: {' '.join(words)}")
+    from runners import doctor as checkup
+
+    return checkup.main()
+
+
+def config(words: list[str]) -> int:
+    """Print the resolved settings."""
+    from runners.settings.load import load
+    from runners.settings.show import resolved_text
+
+    print(resolved_text(load(words)))
+    return 0
+
+
+def list_choices(words: list[str]) -> int:
+    """Print the presets, the games, or the runs."""
+    topic = words[0] if words else "presets"
+    roots = [word.partition("=")[2] for word in words[1:] if word.startswith("root=")]
+    if topic not in TOPICS or len(words) > 1 + len(roots):
+        close = get_close_matches(topic, TOPICS, n=1, cutoff=0.5)
+        hint = f"\n  did you mean: {close[0]}" if close else ""
+        raise UserError(f"cannot list {' '.join(words)!r} (there are: {', '.join(TOPICS)}){hint}")
+    if topic == "presets":
+        from runners.settings.show import presets_text
+
+        print(presets_text())
+    elif topic == "games":
+        from runners.settings.show import games_text
+
+        print(games_text())
+    else:
+        _list_runs(Path(roots[-1] if roots else ROOT))
+    return 0
+
+
+def training_help() -> str:
+    """Presets and settings of a new run."""
+    from runners.settings.config import Config
+    from runners.settings.show import presets_text, settings_help
+
+    return (
+        "Later wins: schema < presets (env, agent, size, run) < config=FILE < command line.\n\n"
+        f"{presets_text()}\n\n{settings_help(Config)}"
+    )
+
+
+def resume_help() -> str:
+    """Settings that may change."""
+    from runners.settings.load import CHANGEABLE
+
+    return f"Settings that may change: {', '.join(CHANGEABLE)}"
+
+
+def evaluate_help() -> str:
+    """Options of evaluate."""
+    from runners.settings.options import EvaluateOptions
+    from runners.settings.show import settings_help
+
+    return settings_help(EvaluateOptions)
+
+
+def imagine_help() -> str:
+    """Options of imagine."""
+    from runners.settings.options import ImagineOptions
+    from runners.settings.show import settings_help
+
+    return settings_help(ImagineOptions)
+
+
+def list_help() -> str:
+    """Topics of list."""
+    return f"There are: {', '.join(TOPICS)}"
+
+
+def no_help() -> str:
+    """For commands of one word."""
+    return "It takes no settings."
+
+
+def _new_config(words: list[str]) -> Config:
+    from runners.needs import need_device, need_environment
+    from runners.settings.load import load
+
+    config = load(words).config
+    _together(lambda: need_environment(config), lambda: need_device(config.device))
+    return config
+
+
+def _split(command: str, words: list[str]) -> tuple[str, list[str], Path]:
+    """The run that a command names first, its other words, and where to look (`root=`)."""
+    roots = [word.partition("=")[2] for word in words if word.startswith("root=")]
+    rest = [word for word in words if not word.startswith("root=")]
+    if not rest or "=" in rest[0]:
+        raise UserError(
+            f"{command} needs a RUN: a run folder, a unique prefix of its name, or last\n"
+            f"  see: tokendream list runs"
+        )
+    return rest[0], rest[1:], Path(roots[-1] if roots else ROOT)
+
+
+def _run_and_options(command: str, words: list[str], cls: type[S]) -> tuple[Path, S]:
+    """Find the run, read the options, and refuse what is wrong with either."""
+    from runners.needs import need_environment
+    from runners.run_folder import find_run
+    from runners.settings.load import load_options, read
+
+    text, rest, root = _split(command, words)
+    options: list[S] = []
+    runs: list[Path] = []
+    _together(
+        lambda: runs.append(find_run(text, root)), lambda: options.append(load_options(cls, rest))
+    )
+    need_environment(read(runs[0] / "config.yaml").config)
+    return runs[0], options[0]
+
+
+def _list_runs(root: Path) -> None:
+    from runners.run_folder import list_runs
+    from runners.settings.show import table
+
+    head = ("run", "status", "steps", "return", "folder")
+    rows = [
+        (
+            run.path.name,
+            run.status,
+            f"{run.steps:,}",
+            "-" if run.last_return is None else f"{run.last_return:.2f}",
+            str(run.path.parent),
+        )
+        for run in list_runs(root)
+    ]
+    print(table(head, rows) if rows else f"no runs in {root}/")
+
+
+def _together(*checks: Callable[[], None]) -> None:
+    """Make all checks. Raises one UserError with what any of them raised."""
+    messages = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            messages.append(str(error))
+    if messages:
+        raise UserError("\n".join(messages))

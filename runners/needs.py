@@ -1,0 +1,63 @@
+"""What a command needs beyond the core, looked for before the slow imports."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from runners.errors import UserError
+from runners.settings.config import Config
+
+SUITE_PACKAGES = {"crafter": ("crafter", "crafter"), "atari": ("ale_py", "atari")}
+"""Of each suite with an optional package: the module to import, and the extra that brings it."""
+
+
+def need_environment(config: Config) -> None:
+    """Raises UserError where the suite's package is not installed."""
+    if config.env.suite in SUITE_PACKAGES:
+        module, extra = SUITE_PACKAGES[config.env.suite]
+        need_package(module, extra, f"env.suite={config.env.suite}")
+
+
+def need_package(module: str, extra: str, setting: str) -> None:
+    """Raises UserError, with the line that installs it, where an optional package is missing."""
+    if find_spec(module) is None:
+        raise UserError(
+            f"{setting} needs the package {module!r}, which is not installed\n"
+            f'  install it: pip install "tokendream[{extra}]"'
+        )
+
+
+def need_format(name: str) -> None:
+    """Raises UserError where clips of this format cannot be written."""
+    if name == "mp4":
+        need_package("av", "video", "format=mp4")
+
+
+def need_device(device: str) -> None:
+    """Raises UserError for device=cuda on a Linux machine without an NVIDIA driver."""
+    if device != "cuda" or not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise UserError(
+            "device='cuda': there is no NVIDIA driver on this machine (libcuda.so.1)\n"
+            "  did you mean: device=auto"
+        ) from error
+
+
+def need_checkpoint(run_dir: Path, which: str) -> None:
+    """Raises UserError where a run has no checkpoint, or none with a score for `best`."""
+    from runners.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
+    if checkpoints.last() is None:
+        raise UserError(f"run {run_dir} has no checkpoint: it stopped before its first one")
+    if which == "best" and checkpoints.best() is None:
+        raise UserError(
+            f"checkpoint='best': run {run_dir} has not been evaluated yet\n"
+            "  did you mean: checkpoint=last"
+        )

@@ -1,0 +1,40 @@
+"""The few settings of commands that work on a finished or interrupted run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from runners.settings.base import Settings
+from runners.settings.config import Device
+
+
+class EvaluateOptions(Settings):
+    """What `evaluate` takes."""
+
+    checkpoint: Literal["last", "best"] = Field("last", description="which checkpoint of the run")
+    device: Device = Field("auto", description="where the networks live")
+    episodes: int | None = Field(None, ge=1, description="episodes; null as many as in training")
+    seed: int | None = Field(
+        None, ge=0, lt=2**31, description="of the episodes; null as at the end of training"
+    )
+
+
+class ImagineOptions(Settings):
+    """What `imagine` takes; the names are those of `runners.dream.Options`."""
+
+    checkpoint: Literal["last", "best"] = Field("last", description="which checkpoint of the run")
+    device: Device = Field("auto", description="where the networks live")
+    episodes: int = Field(4, ge=1, le=1024, description="episodes played to dream from")
+    windows: int = Field(64, ge=1, le=4096, description="moments dreamed from, for the errors")
+    clips: int = Field(3, ge=1, le=64, description="clips of a dream beside reality")
+    dreams: int = Field(8, ge=1, le=64, description="dreams from one moment")
+    context: int | None = Field(
+        None, ge=1, le=1000, description="real steps seen before; null as in training"
+    )
+    horizon: int | None = Field(
+        None, ge=1, le=1000, description="imagined steps; null as in training"
+    )
+    format: Literal["apng", "gif", "mp4"] = Field("apng", description="of the pictures")
+    fps: float = Field(5.0, gt=0, le=60, description="steps shown in a second")
