@@ -1,0 +1,39 @@
+"""The checkup: what works is said to, what is missing comes with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from runners import doctor
+from runners.doctor import Finding
+
+
+def test_a_sound_machine_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main() == 0
+    printed = capsys.readouterr().out
+    for name in ("python", "torch", "device", "crafter", "atari", "numba", "tensorboard", "mp4"):
+        assert f" {name} " in printed
+    assert "BROKEN" not in printed
+
+
+def test_a_missing_package_is_a_note_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    findings = list(doctor._check_environments())
+    assert [finding.status for finding in findings] == ["note", "note", "BROKEN"]
+    assert 'pip install "tokendream[crafter]"' in findings[0].text
+
+
+def test_whatever_a_check_raises_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _check_teeth() -> Iterator[Finding]:
+        yield Finding("ok", "teeth", "32")
+        raise OSError("one is loose")
+
+    monkeypatch.setattr(doctor, "CHECKS", (_check_teeth,))
+    assert doctor.main() == 1
+    printed = capsys.readouterr().out
+    assert "BROKEN  teeth        OSError: one is loose" in printed
+    assert "broken: teeth" in printed

@@ -1,0 +1,161 @@
+"""Preset files: every one loads in every combination, and wrong ones are told."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from runners.errors import UserError
+from runners.settings.config import Config
+from runners.settings.faults import Faults
+from runners.settings.load import load
+from runners.settings.presets import GROUPS, find, names
+
+
+@pytest.mark.parametrize("chosen", list(product(*map(names, GROUPS))))
+def test_every_combination_of_presets_loads(chosen: tuple[str, ...]) -> None:
+    words = [f"{group}={name}" for group, name in zip(GROUPS, chosen, strict=True)]
+    presets = load(words).config.presets
+    assert tuple(getattr(presets, group) for group in GROUPS) == chosen
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in GROUPS for name in names(group)]
+)
+def test_every_preset_says_what_it_is(group: str, name: str) -> None:
+    faults = Faults()
+    preset = find(group, name, faults)
+    assert preset is not None and not faults.found
+    assert preset.description and "\n" not in preset.description
+
+
+def agent(words: list[str]) -> dict[str, object]:
+    """Some of the agent's numbers, flat."""
+    config = load(words).config
+    tree = config.agent.model_dump()
+    return {
+        "width": tree["dynamics"]["width"],
+        "heads": tree["dynamics"]["heads"],
+        "blocks": tree["dynamics"]["blocks"],
+        "reward": tree["dynamics"]["reward"],
+        "weights": (tree["dynamics"]["token_weight"], tree["dynamics"]["end_weight"]),
+        "context": tuple(tree["tokenizer"]["context"].values()),
+        "value": tree["actor_critic"]["value"],
+        "horizon": tree["behaviour"]["horizon"],
+        "gamma": tree["behaviour"]["gamma"],
+        "priority": tree["phases"]["policy"]["priority"],
+        "batches": tuple(phase["batch"] for phase in tree["phases"].values()),
+        "updates": tuple(phase["updates"] for phase in tree["phases"].values()),
+        "after": tuple(phase["after_epoch"] for phase in tree["phases"].values()),
+    }
+
+
+def test_delta_iris_has_the_published_numbers() -> None:
+    assert agent(["env=crafter", "agent=delta_iris", "size=paper"]) == {
+        "width": 512,
+        "heads": 8,
+        "blocks": 21,
+        "reward": "two_hot",
+        "weights": (1.0, 1.0),
+        "context": (64, 8),
+        "value": "two_hot",
+        "horizon": 15,
+        "gamma": 0.997,
+        "priority": 5.0,
+        "batches": (32, 32, 86),
+        "updates": (500, 500, 500),
+        "after": (0, 0, 0),
+    }
+    assert agent(["env=atari", "agent=delta_iris", "size=paper"]) == {
+        "width": 256,
+        "heads": 4,
+        "blocks": 26,
+        "reward": "sign",
+        "weights": (0.1, 0.1),
+        "context": (32, 16),
+        "value": "scalar",
+        "horizon": 20,
+        "gamma": 0.995,
+        "priority": 1.0,
+        "batches": (16, 64, 64),
+        "updates": (200, 120, 200),
+        "after": (5, 50, 75),
+    }
+
+
+@pytest.mark.parametrize(("run", "epochs"), [("crafter10m", 1000), ("atari100k", 600)])
+def test_published_budgets_make_the_published_epochs(run: str, epochs: int) -> None:
+    budget = load([f"run={run}"]).config.run
+    later = budget.steps - budget.first_steps
+    assert later % budget.epoch_steps == 0
+    assert 1 + later // budget.epoch_steps + budget.tail_epochs == epochs
+
+
+def test_the_schema_defaults_are_the_published_crafter_run() -> None:
+    assert load([]).config == Config()
+
+
+def test_defaults_choose_other_presets() -> None:
+    chosen = [
+        (words, load(words).config.presets.run)
+        for words in ([], ["env=atari"], ["size=tiny"], ["env=atari", "size=tiny"])
+    ]
+    assert [run for _, run in chosen] == ["crafter10m", "atari100k", "tiny", "tiny"]
+    assert load(["size=tiny", "run=debug"]).config.presets.run == "debug"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a user with presets of their own."""
+    for group in GROUPS:
+        (tmp_path / "configs" / group).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "configs"
+
+
+def test_a_user_can_extend_a_preset(folder: Path) -> None:
+    (folder / "env" / "pong.yaml").write_text("extends: atari\nset: {env.game: pong}\n")
+    config = load(["env=pong"]).config
+    assert config.presets.env == "pong" and config.presets.run == "atari100k"
+    assert config.env.model_dump()["game"] == "pong"
+    # The agent's numbers for Atari hold for what extends it.
+    assert config.agent.behaviour.horizon == 20
+
+
+def test_a_second_agent_is_one_file(folder: Path) -> None:
+    (folder / "agent" / "patient.yaml").write_text(
+        "description: looks further\n"
+        "extends: delta_iris\n"
+        "set: {agent: {behaviour: {gamma: 0.999}}}\n"
+        "when:\n"
+        "  - {size: tiny, env: [crafter, atari], set: {agent.behaviour.lam: 0.5}}\n"
+        "  - {size: paper, set: {agent.behaviour.lam: 0.6}}\n"
+    )
+    behaviour = load(["agent=patient", "size=tiny"]).config.agent.behaviour
+    assert (behaviour.gamma, behaviour.lam) == (0.999, 0.5)
+    assert load(["agent=patient"]).config.agent.behaviour.lam == 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("descripton: x\n", "there is no entry 'descripton'"),
+        ("defaults: {env: atari}\n", "'defaults' may choose size, run, not 'env'"),
+        ("when: [{env: atri, set: {seed: 1}}]\n", "'when' names no env preset: 'atri'"),
+        ("when: [{env: atari}]\n", "needs conditions and a 'set'"),
+        ("when: {env: atari}\n", "'when' should be a list"),
+        ("set: {agent.behaviour.gama: 1}\n", "did you mean: agent.behaviour.gamma"),
+        ("set: {seed: x}\n", "seed='x' (agent=wrong): input should be a valid integer"),
+        ("extends: wrong\n", "it extends itself: wrong -> wrong"),
+        ("extends: nothing\n", "no preset 'nothing' in configs/agent/"),
+        ("- a\n", "expected settings, found list"),
+        ("a: [\n", "is not YAML"),
+    ],
+)
+def test_a_wrong_preset_is_told(folder: Path, text: str, said: str) -> None:
+    (folder / "agent" / "wrong.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(["agent=wrong"])
+    assert said in str(caught.value)
