@@ -24,9 +24,11 @@ format: $(READY)
 	@$(BIN)/ruff format --quiet
 
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed; for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[crafter,atari,dev]"
+	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[crafter,atari,dev]"
 	@touch $@
 
 # Needs uv. The packages torch brings along for CUDA differ by platform and follow torch's version.
