@@ -29,7 +29,8 @@ class RunLog:
     """Writes scalars, pictures and text of the run in `folder`.
 
     `purge_step`: on resume, the step that the run goes on from; what was logged at later steps
-    is cut from metrics.jsonl and hidden by TensorBoard. None for a new run.
+    is cut from metrics.jsonl and hidden by TensorBoard (by its fast loader once the tag is
+    logged again). None for a new run.
     Call `flush` before each checkpoint, or a kill may lose what TensorBoard was to show of it.
     """
 
@@ -42,12 +43,11 @@ class RunLog:
             cut_metrics(self.metrics, purge_step)
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(folder / "tb"), flush_secs=FLUSH_SECONDS)
-        if purge_step is not None:
-            # TensorBoard drops what it read before this mark at the mark's step or later.
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.add_event(
-                event_pb2.Event(wall_time=time.time(), step=purge_step + 1, session_log=start)
-            )
+        # TensorBoard drops what it read before such a mark at the mark's step or later, but takes
+        # the first mark of a run for its beginning: a new run needs one for the next to count.
+        step = 0 if purge_step is None else purge_step + 1
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, session_log=start))
         self._lines = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:

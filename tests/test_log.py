@@ -91,6 +91,12 @@ def test_resume_cuts_what_came_later(tmp_path: Path) -> None:
     assert series(events, "a/b") == [(10, 10.0), (20, 20.0), (25, 25.5)]
     assert series(events, "only/before") == [(10, 1.0), (20, 1.0)]
     assert [e.step for e in events.Images("picture")] == [10, 20]
+    # The loader that TensorBoard itself falls back to has rules of its own.
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+    served = EventAccumulator(str(tmp_path / "tb")).Reload()
+    assert [e.step for e in served.Tensors("a/b")] == [10, 20, 25]
+    assert [e.step for e in served.Tensors("only/before")] == [10, 20]
 
 
 def test_cut_adds_the_newline_a_crash_left_out(tmp_path: Path) -> None:
