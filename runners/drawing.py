@@ -88,8 +88,11 @@ def heat(amount: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def value_range(rows: Iterable[np.ndarray], least: float = 1e-6) -> tuple[float, float]:
-    """The range of all finite numbers, zero included, with a little room around."""
+def value_range(rows: Iterable[np.ndarray], least: float = 0.1) -> tuple[float, float]:
+    """The range of all finite numbers, zero included, with a little room around.
+
+    It spans at least `least`, so that a flat line is not blown up to noise.
+    """
     numbers = np.concatenate([np.ravel(row) for row in rows])
     numbers = np.append(numbers[np.isfinite(numbers)], 0.0)
     low, high = float(numbers.min()), float(numbers.max())

@@ -137,8 +137,8 @@ def strip(rows: Sequence[Row], num_seen: int, width: int) -> np.ndarray:
         draw.rectangle((left - 1, top - 1, left + plot_w, top + ROW), outline=GRID)
         low, high = row.span or value_range(c.values for c in row.curves)
         text(draw, (MARGIN, top + ROW / 2), row.name, 13)
-        text(draw, (left - 6, top + 8), f"{high:.3g}", 10, FAINT, "rm")
-        text(draw, (left - 6, top + ROW - 8), f"{low:.3g}", 10, FAINT, "rm")
+        text(draw, (left - 6, top + 8), f"{high:.2g}", 10, FAINT, "rm")
+        text(draw, (left - 6, top + ROW - 8), f"{low:.2g}", 10, FAINT, "rm")
     foot = height - 12
     text(draw, (left + 2, foot), "seen", 12, INK)
     text(draw, (left + plot_w * num_seen / num + 4, foot), "dreamed", 12, INK)
@@ -172,7 +172,7 @@ def _readout(draw: ImageDraw.ImageDraw, x: int, top: int, row: Row, t: int) -> N
     step = ROW / (len(row.curves) + 1)
     for i, curve in enumerate(row.curves):
         number = float(curve.values[t])
-        words = f"{number:+.2f}" if np.isfinite(number) else "none"
+        words = f"{number:.2f}" if np.isfinite(number) else "-"
         y = top + step * (i + 1)
         draw.line((x, y, x + 16, y), fill=curve.colour, width=3)
         if curve.dashed:
