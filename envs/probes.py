@@ -1,0 +1,108 @@
+"""Tiny deterministic games with known answers, for testing whatever drives or learns from games."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+
+from envs.base import Outcome
+from envs.experience import Discrete, EnvSpec
+
+
+class CountingGame:
+    """Every frame says which game it belongs to, its step and the action that led to it.
+
+    obs (size,size,3): channel 0 is `seed % 256`, 1 the step t (from 0), 2 the last action.
+    The action from frame t earns t + 1. The game lasts `length + seed % spread` steps, then
+    ends, or is truncated where `truncate`; every `life_every` steps a life is lost.
+    """
+
+    def __init__(
+        self,
+        length: int = 5,
+        spread: int = 1,
+        *,
+        size: int = 8,
+        num_actions: int = 3,
+        truncate: bool = False,
+        life_every: int = 0,
+    ) -> None:
+        self.spec = EnvSpec((size, size, 3), Discrete(num_actions))
+        self._shortest, self._spread = length, spread
+        self._truncate, self._life_every = truncate, life_every
+        self._seed = self._t = self._length = 0
+
+    def reset(self, seed: int) -> np.ndarray:
+        self._seed, self._t = seed, 0
+        self._length = self._shortest + seed % self._spread
+        return self._draw(0)
+
+    def step(self, act: int) -> Outcome:
+        assert self._t < self._length, "the game is over"
+        self._t += 1
+        over = self._t == self._length
+        lost_life = self._life_every > 0 and self._t % self._life_every == 0
+        return Outcome(
+            obs=self._draw(act),
+            rew=float(self._t),
+            end=(over and not self._truncate) or (lost_life and not over),
+            trunc=over and self._truncate,
+            over=over,
+            stats={"seed": float(self._seed)} if over else {},
+        )
+
+    def close(self) -> None:
+        pass
+
+    def _draw(self, act: int) -> np.ndarray:
+        obs = np.empty(self.spec.obs_shape, np.uint8)
+        obs[...] = (self._seed % 256, self._t % 256, act % 256)
+        return obs
+
+
+class CrashingGame(CountingGame):
+    """A counting game in which action 1 raises and action 2 kills the process."""
+
+    def step(self, act: int) -> Outcome:
+        if act == 1:
+            raise RuntimeError("crashed on demand")
+        if act == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(act)
+
+
+class ChoiceGame:
+    """The frame shows which action pays 1; every other pays 0. The best return is `length`.
+
+    Action a pays where the a-th of `num_actions` vertical bars is white.
+    """
+
+    def __init__(self, length: int = 8, *, size: int = 64, num_actions: int = 4) -> None:
+        self.spec = EnvSpec((size, size, 3), Discrete(num_actions))
+        self._length = length
+        self._paying: list[int] = []
+        self._t = 0
+
+    def reset(self, seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        self._paying = random.integers(self.spec.act.n, size=self._length + 1).tolist()
+        self._t = 0
+        return self._draw()
+
+    def step(self, act: int) -> Outcome:
+        assert self._t < self._length, "the game is over"
+        rew = float(act == self._paying[self._t])
+        self._t += 1
+        over = self._t == self._length
+        return Outcome(self._draw(), rew, end=over, trunc=False, over=over)
+
+    def close(self) -> None:
+        pass
+
+    def _draw(self) -> np.ndarray:
+        obs = np.zeros(self.spec.obs_shape, np.uint8)
+        width, paying = obs.shape[1] / self.spec.act.n, self._paying[self._t]
+        obs[:, round(paying * width) : round((paying + 1) * width)] = 255
+        return obs
