@@ -1,0 +1,102 @@
+"""From the settings of the group `env` to running games."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from envs.base import Env
+from envs.scores import list_games
+from envs.vector import VectorEnv
+from envs.worker import MakeGame
+
+logger = logging.getLogger(__name__)
+
+SUITES = ("atari", "crafter")
+
+
+def make_env(
+    settings: Mapping[str, Any], *, num_envs: int, workers: int = 0, training: bool = False
+) -> Env:
+    """`num_envs` games of `settings["suite"]`, in `workers` processes (-1: as many as pay).
+
+    Settings left out have the defaults of the suite's `Game`. In Atari, a lost life counts as
+    an end in `training` only, and `eval_noop_max` stands in for `noop_max` otherwise.
+
+    Raises ValueError, naming the setting or the package to install, on a user's mistake.
+    """
+    make = _maker(settings, training)
+    return VectorEnv([make] * num_envs, automatic_workers(num_envs) if workers < 0 else workers)
+
+
+def automatic_workers(num_envs: int) -> int:
+    """Processes for `num_envs` games: one for each core, or none where there are at most two.
+
+    On two cores 16 games of Crafter ran at 4,100 steps/s in this process, 3,400 in two others.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return 0 if cores <= 2 else min(cores, num_envs)
+
+
+def _maker(settings: Mapping[str, Any], training: bool) -> MakeGame:
+    suite = settings["suite"]
+    if suite == "crafter":
+        return _crafter(settings)
+    if suite == "atari":
+        return _atari(settings, training)
+    raise _unknown("env.suite", suite, SUITES)
+
+
+def _crafter(settings: Mapping[str, Any]) -> MakeGame:
+    _require("crafter", extra="crafter")
+    _warn_without_numba()
+    from envs.crafter import CrafterGame
+
+    return functools.partial(CrafterGame, **_chosen(settings, "length"))
+
+
+def _atari(settings: Mapping[str, Any], training: bool) -> MakeGame:
+    game = settings["game"]
+    if game not in list_games():
+        raise _unknown("env.game", game, list_games())
+    _require("ale_py", extra="atari")
+    from envs.atari import AtariGame
+
+    chosen = _chosen(settings, "frame_skip", "noop_max", "sticky", "resize", "max_frames")
+    if not training:
+        chosen["noop_max"] = settings.get("eval_noop_max", 30)
+    life_loss = training and settings.get("life_loss", True)
+    return functools.partial(AtariGame, game, life_loss=life_loss, **chosen)
+
+
+def _chosen(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: settings[name] for name in names if name in settings}
+
+
+def _require(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"env.suite={extra} needs the package {module}, which is not installed: "
+            f'pip install "tokendream[{extra}]"'
+        )
+
+
+@functools.cache
+def _warn_without_numba() -> None:
+    if importlib.util.find_spec("numba") is None:
+        logger.warning(
+            "numba is not installed, so each new Crafter world takes over half a second "
+            'instead of some milliseconds: pip install "tokendream[crafter]"'
+        )
+
+
+def _unknown(setting: str, value: object, choices: tuple[str, ...]) -> ValueError:
+    near = difflib.get_close_matches(str(value).lower(), choices, n=1, cutoff=0.0)
+    return ValueError(
+        f"{setting}={value} is unknown; nearest: {near[0]}; choices: {', '.join(choices)}"
+    )
