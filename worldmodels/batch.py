@@ -1,0 +1,43 @@
+"""The tensors that every loss reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of episodes: T steps and the T+1 frames around them.
+
+    obs (B,T+1,H,W,C) uint8; act (B,T) int64; rew (B,T) float32; end trunc valid (B,T) bool.
+    Acting act[t] at obs[t] gives rew[t], end[t] and obs[t+1]. `valid` is True on real steps;
+    elsewhere (padding, left or right) frames are black and the other fields 0. The valid steps
+    of a row are contiguous, and only its last one may have `end` or `trunc`.
+    A window of no valid step still shows one real frame, obs[:, -1].
+    """
+
+    obs: Tensor
+    act: Tensor
+    rew: Tensor
+    end: Tensor
+    trunc: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; the copy does not wait for the host."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return Batch(**moved)
+
+    @property
+    def seen(self) -> Tensor:
+        """(B,T+1) bool: which frames are real, those before or after a valid step.
+
+        In a window of no valid step, that is the last frame.
+        """
+        before, after = self.valid, self.valid
+        seen = torch.nn.functional.pad(before, (0, 1)) | torch.nn.functional.pad(after, (1, 0))
+        alone = ~self.valid.any(1, keepdim=True)
+        return torch.cat((seen[:, :-1], seen[:, -1:] | alone), 1)

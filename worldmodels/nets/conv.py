@@ -1,0 +1,172 @@
+"""Convolutional frame encoder and decoder, the two templates of every picture network here.
+
+Axes: N frames, H W image, C channels. Activations are stored channel last, which is how
+uint8 frames arrive and what bfloat16 convolutions are fast on, on CPUs and GPUs alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Without gradients a CPU runs large batches in pieces that stay in its caches
+# (16 to 32 frames of 64 channels); the result is the same, as frames do not interact.
+CPU_PIECE = 32
+
+
+def to_unit(obs: Tensor) -> Tensor:
+    """uint8 frames (...,H,W,C) to float32 (N,C,H,W) in [0,1], channels-last in memory."""
+    return obs.flatten(0, -4).permute(0, 3, 1, 2).float() / 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Float frames (N,C,H,W) to uint8 (N,H,W,C): clamped to [0,1], rounded to the 8-bit grid."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Feature maps (N,C,H,W) to vectors (N,H*W*C), channel fastest."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class NormAct(nn.Module):
+    """GroupNorm with at most `groups` groups, then SiLU, in float32, returned in x's type."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.groups = min(groups, channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # float32 here is also the faster way on a CPU: its bfloat16 kernel is scalar.
+        y = F.group_norm(x.float(), self.groups, self.weight, self.bias)
+        return F.silu(y).to(x.dtype)
+
+
+class ResBlock(nn.Module):
+    """Norm, act, conv3x3, twice, added to the input (1x1 conv on the skip if widths differ)."""
+
+    def __init__(self, inner: int, outer: int, groups: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = NormAct(inner, groups), conv3(inner, outer)
+        self.norm2, self.conv2 = NormAct(outer, groups), conv3(outer, outer)
+        self.skip = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.norm2(self.conv1(self.norm1(x))))
+        return self.skip(x) + y
+
+
+class Up(nn.Module):
+    """Nearest-neighbour doubling, then conv3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def conv3(inner: int, outer: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(inner, outer, 3, padding=1)
+
+
+class FrameEncoder(nn.Module):
+    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = patch * 2**sum(down).
+
+    Stage i is a ResBlock to base*mult[i] channels, then a strided 2x2 convolution if down[i].
+    `patch` > 1 first folds squares of pixels into channels, which makes tiny presets cheap, and
+    so do few `groups`: a CPU norms wide groups several times faster than groups of 1 channel.
+    """
+
+    def __init__(
+        self,
+        inner: int,
+        *,
+        base: int,
+        latent: int,
+        patch: int,
+        groups: int,
+        mult: Sequence[int],
+        down: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.base, self.patch = base, patch
+        width = base
+        stages: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
+        for m, d in zip(mult, down, strict=True):
+            stages.append(ResBlock(width, base * m, groups))
+            width = base * m
+            if d:
+                stages.append(nn.Conv2d(width, width, 2, stride=2))
+        stages += [NormAct(width, groups), conv3(width, latent)]
+        self.net = nn.Sequential(*stages)
+        _channels_last(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _in_pieces(self.net, x)
+
+
+class FrameDecoder(nn.Module):
+    """Feature maps (N,latent,h,w) to pictures (N,outer,h*s,w*s): FrameEncoder run backwards.
+
+    The last convolution runs in float32 and has no activation: bfloat16 near 1 is no finer
+    than a grey level.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        *,
+        base: int,
+        outer: int,
+        patch: int,
+        groups: int,
+        mult: Sequence[int],
+        down: Sequence[int],
+    ) -> None:
+        super().__init__()
+        widths = [base * m for m in mult]
+        stages: list[nn.Module] = [conv3(latent, widths[-1])]
+        for i in reversed(range(len(widths))):
+            if down[i]:
+                stages.append(Up(widths[i]))
+            stages.append(ResBlock(widths[i], widths[max(i - 1, 0)], groups))
+        stages.append(NormAct(widths[0], groups))
+        self.net = nn.Sequential(*stages)
+        self.out = conv3(widths[0], outer * patch**2)
+        self.unfold = nn.PixelShuffle(patch)
+        _channels_last(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _in_pieces(self._decode, x)
+
+    def _decode(self, x: Tensor) -> Tensor:
+        y = self.net(x)
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.unfold(self.out(y.float()))
+        return out
+
+
+def largest_map(module: nn.Module) -> int:
+    """Numbers that the widest map of one 64x64 frame holds in the encoders of `module`."""
+    encoders = (m for m in module.modules() if isinstance(m, FrameEncoder))
+    return max((m.base * (64 // m.patch) ** 2 for m in encoders), default=1)
+
+
+def _channels_last(module: nn.Module) -> None:
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _in_pieces(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= CPU_PIECE:
+        return net(x)
+    return torch.cat([net(piece) for piece in x.split(CPU_PIECE)])

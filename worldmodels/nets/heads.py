@@ -1,0 +1,105 @@
+"""Scalar targets as distributions: how a head's numbers become a loss and a prediction."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(|x|+1)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of symlog."""
+    return x.sign() * x.abs().expm1()
+
+
+def sample(logits: Tensor) -> Tensor:
+    """Draw a class per row of logits (...,C) by inverting the distribution function.
+
+    One uniform number a row: on a CPU eight times faster than one per class. Never waits for
+    the host.
+    """
+    reached = logits.float().softmax(-1).cumsum(-1)
+    total = reached[..., -1:]
+    place = torch.rand_like(total) * total
+    return (reached <= place).sum(-1).clamp_max(logits.shape[-1] - 1)
+
+
+class Target(Protocol):
+    """How a scalar is learned: `size` head outputs, a loss, a prediction."""
+
+    size: int
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Loss per element; logits (...,size), value (...)."""
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The scalar (...) that logits (...,size) stand for."""
+
+
+class TwoHot:
+    """255 equal buckets over symlog values in [-20, 20]; predicts the expected value.
+
+    The label shares its mass between the two neighbouring buckets (DreamerV3, eq. 8-9).
+    """
+
+    size = 255
+    low, high = -20.0, 20.0
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy against the two-hot label of symlog(value)."""
+        return -(self.label(value) * logits.float().log_softmax(-1)).sum(-1)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """symexp of the expected bucket."""
+        return symexp(logits.float().softmax(-1) @ self._buckets(logits.device))
+
+    def label(self, value: Tensor) -> Tensor:
+        """Rows (...,255) that sum to 1; values beyond the edges are clamped to them."""
+        place = (symlog(value.float()).clamp(self.low, self.high) - self.low) * (
+            (self.size - 1) / (self.high - self.low)
+        )
+        # Distance to each bucket in bucket widths: only the two neighbours are nearer than 1.
+        buckets = torch.arange(self.size, device=value.device)
+        return (1 - (place[..., None] - buckets).abs()).clamp_min(0)
+
+    def _buckets(self, device: torch.device) -> Tensor:
+        return torch.linspace(self.low, self.high, self.size, device=device)
+
+
+class Sign:
+    """Classes -1, 0, +1 of a reward's sign; predicts by sampling, as Delta-IRIS does on Atari."""
+
+    size = 3
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy of the class sign(value)+1."""
+        classes = value.sign().long() + 1
+        return F.cross_entropy(logits.float().movedim(-1, 1), classes, reduction="none")
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """A sampled class, as -1.0, 0.0 or 1.0."""
+        return sample(logits).float() - 1
+
+
+class Scalar:
+    """One output, squared error."""
+
+    size = 1
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """(output - value)^2."""
+        return (logits.float()[..., 0] - value).square()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The output itself."""
+        return logits.float()[..., 0]
+
+
+TARGETS: dict[str, Target] = {"two_hot": TwoHot(), "sign": Sign(), "scalar": Scalar()}

@@ -1,0 +1,144 @@
+"""The interfaces between the parts of a world model, and the small values they exchange.
+
+Axes: B batch, T steps, K tokens a frame, V vocabulary, D width, H W C image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from worldmodels.batch import Batch
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one batch costs: `total` to differentiate, named `parts` to log.
+
+    Both are means over the batch's valid steps. `learn` carries what the part wants back after
+    the optimiser's step (vectors for a codebook, say), a row per batch row.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    learn: Any = None
+
+
+@dataclass(frozen=True)
+class Prev:
+    """The frames and actions before other frames: obs (B,T,H,W,C) uint8, act (B,T)."""
+
+    obs: Tensor
+    act: Tensor
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Vectors made discrete: z (...,d) with gradients to the input, codes (...), loss (...)."""
+
+    z: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the dynamics expects of one action.
+
+    tokens (B,K) sampled or given; logits (B,K,V) they were scored with; rew (B,); end (B,) bool
+    sampled; end_prob (B,).
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    rew: Tensor
+    end: Tensor
+    end_prob: Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """An imagined moment: the dynamics' memory and the frame (B,H,W,C) uint8 it has led to."""
+
+    memory: Any
+    obs: Tensor
+
+
+class Quantizer(Protocol):
+    """Turns vectors (...,dim) into codes below `size`. The forward pass changes no state."""
+
+    size: int
+    dim: int
+
+    def __call__(self, z: Tensor) -> Quantized:
+        """Quantise; float32 inside whatever the autocast."""
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The vectors (...,dim) of codes (...)."""
+
+    def update(self, z: Tensor, codes: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Learn from vectors (M,dim) with codes (M,) where weight (M,) is 1; returns metrics."""
+
+
+class Tokenizer(Protocol):
+    """Turns frames into `tokens` tokens below `vocab`, and back, given the step before."""
+
+    vocab: int
+    tokens: int
+
+    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
+        """Tokens (B,T,K) of frames (B,T,H,W,C)."""
+
+    def tokenize(self, batch: Batch) -> Tensor:
+        """Tokens (B,T+1,K) of a window: tokens[:, t] describes obs[:, t]."""
+
+    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
+        """Frames (B,T,H,W,C) uint8 of tokens (B,T,K)."""
+
+    def loss(self, batch: Batch) -> Loss:
+        """Reconstruction of obs[:, 1:], over valid steps."""
+
+    def learn(self, seen: Any) -> dict[str, Tensor]:
+        """Take in Loss.learn after an optimiser step; returns metrics."""
+
+
+class Layout(Protocol):
+    """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
+
+    `root_size` positions open the sequence, `look_size` of a step show the frame it led to.
+    """
+
+    tokens: int
+    root_size: int
+    look_size: int
+    stride: int
+
+    def root(self, obs: Tensor, tokens: Tensor) -> Tensor:
+        """(B,root_size,D): opens a sequence at a frame (B,H,W,C) with tokens (B,K)."""
+
+    def act(self, act: Tensor) -> Tensor:
+        """(...,1,D) of actions (...)."""
+
+    def answer(self, tokens: Tensor) -> Tensor:
+        """(...,k,D) of tokens (...,k)."""
+
+    def look(self, obs: Tensor) -> Tensor:
+        """(...,look_size,D) of frames (...,H,W,C)."""
+
+
+class Dynamics(Protocol):
+    """Predicts tokens, reward and end of the next step. Memory is an argument and a result."""
+
+    def loss(self, batch: Batch, tokens: Tensor) -> Loss:
+        """Scores tokens (B,T+1,K), of which tokens[:, t] describes obs[:, t]."""
+
+    def start(self, batch: Batch, tokens: Tensor) -> Any:
+        """The memory of a real past that ends at obs[:, -1]."""
+
+    def step(self, memory: Any, act: Tensor, tokens: Tensor | None) -> tuple[Any, Prediction]:
+        """Act (B,); sample the next tokens, or score the given ones (B,K)."""
+
+    def see(self, memory: Any, obs: Tensor, tokens: Tensor) -> Any:
+        """Show the frame (B,H,W,C) that the step led to, and its tokens (B,K)."""

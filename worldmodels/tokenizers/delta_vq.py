@@ -1,0 +1,146 @@
+"""Delta tokens: what the previous frame and the action leave undetermined of the next frame.
+
+Delta-IRIS (arXiv 2406.19320), the released code's network: encoder and decoder see exactly one
+previous frame and action. Differences: padding reaches neither the loss nor the codebook, and
+the decoder's last convolution is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodels.batch import Batch
+from worldmodels.nets.conv import FrameDecoder, FrameEncoder, to_uint8, to_unit
+from worldmodels.nets.init import init_normal
+from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
+
+CHANNELS = 3
+
+
+class DeltaVQ(nn.Module):
+    """K tokens for a transition (x_t, a_t) -> x_{t+1}, on a square grid of patches.
+
+    `encoder`, `context`, `decoder` give base widths and latent channels; patch, groups, mult
+    and down shape all three networks (see FrameEncoder). l1, l2 and worst weigh mean absolute
+    error, mean squared error and the largest squared error of a frame, in [0,1] pixel units.
+    """
+
+    def __init__(
+        self,
+        *,
+        obs_shape: tuple[int, int, int],
+        num_actions: int,
+        quantizer: Quantizer,
+        tokens: int,
+        encoder: Mapping[str, Any],
+        context: Mapping[str, Any],
+        decoder: Mapping[str, Any],
+        action_channels: int,
+        patch: int,
+        groups: int,
+        mult: Sequence[int],
+        down: Sequence[int],
+        l1: float,
+        l2: float,
+        worst: float,
+    ) -> None:
+        super().__init__()
+        shape: Any = {"patch": patch, "groups": groups, "mult": mult, "down": down}
+        height, width, _ = obs_shape
+        scale = patch * 2 ** sum(down)
+        self.tokens, self.vocab = tokens, quantizer.size
+        self.image, self.grid = (height, width), (height // scale, width // scale)
+        self.side = math.isqrt(tokens)
+        self.action_channels, self.latent = action_channels, encoder["latent"]
+        self.weights = {"l1": l1, "l2": l2, "worst": worst}
+        self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, **shape)
+        self.context = FrameEncoder(CHANNELS, **context, **shape)
+        inner = context["latent"] + action_channels + self.latent
+        self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, **shape)
+        self.action_plane = nn.Embedding(num_actions, height * width)
+        self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
+        patch_dim = self.latent * math.prod(self.grid) // tokens
+        self.pre, self.post = (
+            nn.Linear(patch_dim, quantizer.dim),
+            nn.Linear(quantizer.dim, patch_dim),
+        )
+        self.quantizer = quantizer
+        self.apply(init_normal)
+
+    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
+        """Tokens (B,T,K) of the transitions from prev to obs (B,T,H,W,C)."""
+        return self.quantizer(self._vectors(prev, obs)).codes.unflatten(0, obs.shape[:2])
+
+    def tokenize(self, batch: Batch) -> Tensor:
+        """Tokens (B,T+1,K) of a window; its first frame has no step before it, and zeros."""
+        tokens = self.encode(Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:])
+        return F.pad(tokens, (0, 0, 1, 0))
+
+    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
+        """The next frames (B,T,H,W,C) uint8, on the 8-bit grid."""
+        codes = self.quantizer.embed(tokens.flatten(0, 1))
+        return to_uint8(self._picture(prev, codes)).unflatten(0, tokens.shape[:2])
+
+    def loss(self, batch: Batch) -> Loss:
+        """l1, l2, worst pixel and commitment, means over the valid transitions."""
+        prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
+        z = self._vectors(prev, obs)
+        quantized: Quantized = self.quantizer(z)
+        error = to_unit(obs) - self._picture(prev, quantized.z).float()
+        weight = batch.valid.flatten().float()
+        weight = weight / weight.sum().clamp_min(1)
+        squared = error.square()
+        parts = {
+            "l1": error.abs().mean((1, 2, 3)) @ weight,
+            "l2": squared.mean((1, 2, 3)) @ weight,
+            "worst": squared.amax((1, 2, 3)) @ weight,
+            "commit": quantized.loss.mean(-1) @ weight,
+        }
+        total = sum((self.weights[k] * parts[k] for k in self.weights), parts["commit"])
+        rows = (z.detach(), quantized.codes, batch.valid.flatten())
+        learn = tuple(x.unflatten(0, batch.valid.shape) for x in rows)
+        return Loss(total, parts, learn)
+
+    @torch.no_grad()
+    def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """Update the codebook from (vectors (B,T,K,d), codes (B,T,K), valid (B,T))."""
+        z, codes, valid = seen
+        weight = valid[..., None].expand_as(codes).flatten().float()
+        return self.quantizer.update(z.flatten(0, -2), codes.flatten(), weight)
+
+    def _vectors(self, prev: Prev, obs: Tensor) -> Tensor:
+        """One vector per token, before quantisation: (N,K,d)."""
+        plane = self.action_plane(prev.act).view(-1, 1, *self.image)
+        plane = plane.contiguous(memory_format=torch.channels_last)
+        x = self.encoder(torch.cat((to_unit(prev.obs), plane, to_unit(obs)), 1))
+        z: Tensor = self.pre(self._to_patches(x))
+        return z
+
+    def _picture(self, prev: Prev, codes: Tensor) -> Tensor:
+        """Raw decoder output (N,C,H,W) from code vectors (N,K,d)."""
+        action = self.action_map(prev.act).view(-1, self.action_channels, *self.grid)
+        context = self.context(to_unit(prev.obs))
+        delta = self._from_patches(self.post(codes))
+        x = torch.cat((context, action.to(context.dtype), delta.to(context.dtype)), 1)
+        picture: Tensor = self.decoder(x.contiguous(memory_format=torch.channels_last))
+        return picture
+
+    def _to_patches(self, x: Tensor) -> Tensor:
+        """(N,C,h,w) to (N,K,D): row-major patches, each ordered (row, column, channel)."""
+        side = self.side
+        rows, columns = self.grid[0] // side, self.grid[1] // side
+        x = x.permute(0, 2, 3, 1).reshape(-1, side, rows, side, columns, self.latent)
+        return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+    def _from_patches(self, x: Tensor) -> Tensor:
+        """The inverse of _to_patches."""
+        side = self.side
+        rows, columns = self.grid[0] // side, self.grid[1] // side
+        x = x.reshape(-1, side, side, rows, columns, self.latent).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, *self.grid, self.latent).permute(0, 3, 1, 2)
