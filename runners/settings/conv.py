@@ -19,6 +19,7 @@ class ConvSettings(Settings):
     """The stages of an encoder from 64x64 pixels to a grid; a decoder runs them backwards."""
 
     patch: int = Field(1, ge=1, le=32, description="pixels folded into channels before stage 1")
+    groups: int = Field(32, ge=1, le=1024, description="groups of each norm, at most")
     mult: tuple[Width, ...] = Field(
         (1, 1, 2, 2, 4), min_length=1, description="width of each stage, in base widths"
     )

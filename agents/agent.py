@@ -1,0 +1,177 @@
+"""An agent: a world model, a view of it, an actor-critic that learns inside it.
+
+Axes: B batch, N environments, H imagined steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agents.imagine import imagine, start
+from agents.protocols import ActorCritic, Carry, Learner, View
+from agents.returns import alive, lambda_returns
+from worldmodels.batch import Batch
+from worldmodels.nets.conv import largest_map
+from worldmodels.nets.heads import sample
+from worldmodels.protocols import Loss
+from worldmodels.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What imagination teaches the policy: moments, actions, targets.
+
+    x (B,H,*X); act ret baseline (B,H); mask (B,H) bool, up to the first end; carry: the online
+    policy's memory before x.
+    """
+
+    x: Tensor
+    act: Tensor
+    ret: Tensor
+    baseline: Tensor
+    mask: Tensor
+    carry: Carry
+
+
+class Agent(nn.Module):
+    """Acts in real environments, and learns from real windows and imagined steps.
+
+    horizon: imagined steps. gamma, lam: discount and lambda of the returns. entropy: weight of
+    the policy's entropy. target_decay: how much of the target network one update keeps.
+    """
+
+    def __init__(
+        self,
+        *,
+        world_model: WorldModel,
+        view: View,
+        actor_critic: ActorCritic,
+        horizon: int,
+        gamma: float,
+        lam: float,
+        entropy: float,
+        target_decay: float,
+    ) -> None:
+        super().__init__()
+        self.world_model, self.view, self.actor_critic = world_model, view, actor_critic
+        self.target = copy.deepcopy(actor_critic)
+        self.horizon, self.gamma, self.lam = horizon, gamma, lam
+        self.entropy, self.target_decay = entropy, target_decay
+
+    @torch.no_grad()
+    def watch(self, past: Batch) -> Carry:
+        """The policy's memory of the real frames before past.obs[:, -1]."""
+        x = self.view.real(self.world_model, past)
+        return self.actor_critic.watch(x[:, :-1], past.seen[:, :-1])
+
+    @torch.no_grad()
+    def judge(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
+        """Action logits (B,A), value (B,) and the next carry at frames (B,H,W,C) uint8."""
+        x = self.view.real(self.world_model, single(obs))
+        decision, carry = self.actor_critic(x, carry)
+        value = self.actor_critic.value.predict(decision.critic)
+        return decision.logits[:, 0].float(), value[:, 0], carry
+
+    def act(self, obs: Tensor, carry: Carry, temperature: float = 1.0) -> tuple[Tensor, Carry]:
+        """Sample actions (N,) for frames (N,H,W,C) uint8."""
+        logits, _, carry = self.judge(obs, carry)
+        return sample(logits / temperature), carry
+
+    def learners(self) -> list[Learner]:
+        """What a trainer updates, in this order: tokenizer, world model, policy."""
+        tokenizer, dynamics = self.world_model.tokenizer, self.world_model.dynamics
+        policy = self.actor_critic
+        assert isinstance(tokenizer, nn.Module) and isinstance(dynamics, nn.Module)
+        assert isinstance(policy, nn.Module)
+        return [
+            Learner(
+                name="tokenizer",
+                prepare=lambda batch: batch,
+                weight=lambda batch: batch.valid.sum(1),
+                loss=tokenizer.loss,
+                learn=tokenizer.learn,
+                module=tokenizer,
+                starts=False,
+                frame_values=largest_map(tokenizer),
+            ),
+            Learner(
+                name="world_model",
+                prepare=lambda batch: (batch, self.world_model.tokenize(batch)),
+                weight=lambda pair: pair[0].valid.sum(1),
+                loss=lambda pair: dynamics.loss(*pair),
+                learn=lambda _: {},
+                module=dynamics,
+                starts=False,
+                frame_values=largest_map(dynamics),
+            ),
+            Learner(
+                name="policy",
+                prepare=self.lesson,
+                weight=lambda lesson: lesson.mask.sum(1),
+                loss=self.policy_loss,
+                learn=lambda _: self._follow(),
+                module=policy,
+                starts=True,
+                frame_values=largest_map(policy),
+            ),
+        ]
+
+    @torch.no_grad()
+    def lesson(self, past: Batch) -> Lesson:
+        """Imagine from past.obs[:, -1] and work out the targets, without gradient.
+
+        Returns, bootstrap and baseline all come from the target network.
+        """
+        world_model, view, online = self.world_model, self.view, self.actor_critic
+        state, carry = start(world_model, view, online, past)
+        rollout = imagine(world_model, view, online, state=state, carry=carry, horizon=self.horizon)
+        real = view.real(world_model, past)
+        behind = self.target.watch(real[:, :-1], past.seen[:, :-1])
+        decision, _ = self.target(rollout.x, behind)
+        value = self.target.value.predict(decision.critic)
+        ret = lambda_returns(rollout.rew, rollout.end, value, gamma=self.gamma, lam=self.lam)
+        return Lesson(rollout.x[:, :-1], rollout.act, ret, value[:, :-1], alive(rollout.end), carry)
+
+    def policy_loss(self, lesson: Lesson) -> Loss:
+        """REINFORCE with a baseline, entropy, and the critic's loss; means over the mask.
+
+        Advantages are not normalised. Gradients flow through the policy's memory over the H
+        steps, never through the world model.
+        """
+        decision, _ = self.actor_critic(lesson.x, lesson.carry)
+        weight = lesson.mask.float() / lesson.mask.sum().clamp_min(1)
+        logp = decision.logits.float().log_softmax(-1)
+        taken = logp.gather(-1, lesson.act[..., None])[..., 0]
+        advantage = lesson.ret - lesson.baseline
+        policy = -(taken * advantage * weight).sum()
+        entropy = -((logp.exp() * logp).sum(-1) * weight).sum()
+        critic = (self.actor_critic.value.loss(decision.critic, lesson.ret) * weight).sum()
+        parts = {
+            "policy_loss": policy,
+            "entropy": entropy,
+            "value_loss": critic,
+            "value": (lesson.baseline * weight).sum(),
+            "return": (lesson.ret * weight).sum(),
+            "advantage_square": (advantage.square() * weight).sum(),
+        }
+        return Loss(policy - self.entropy * entropy + critic, parts)
+
+    @torch.no_grad()
+    def _follow(self) -> dict[str, Tensor]:
+        """Move the target network towards the online one; the reference does so a step earlier."""
+        assert isinstance(self.target, nn.Module) and isinstance(self.actor_critic, nn.Module)
+        ours: list[Tensor] = list(self.target.parameters())
+        theirs: list[Tensor] = list(self.actor_critic.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - self.target_decay)
+        return {}
+
+
+def single(obs: Tensor) -> Batch:
+    """Frames (B,H,W,C) as windows of no step."""
+    none = obs.new_zeros(len(obs), 0)
+    flags = none.bool()
+    return Batch(obs[:, None], none.long(), none.float(), flags, flags, flags)

@@ -1,0 +1,58 @@
+"""From settings to an agent: all wiring, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agents.actor_critics import ACTOR_CRITICS
+from agents.agent import Agent
+from agents.views import VIEWS
+from envs.experience import EnvSpec
+from worldmodels.dynamics import DYNAMICS
+from worldmodels.dynamics.layouts import LAYOUTS
+from worldmodels.quantizers import QUANTIZERS
+from worldmodels.tokenizers import TOKENIZERS
+from worldmodels.world_model import WorldModel
+
+Settings = Mapping[str, Any]
+
+
+def make(table: Mapping[str, Callable[..., Any]], settings: Settings, /, **sizes: Any) -> Any:
+    """Build the entry `settings['kind']` of `table`; the other keys are its keyword arguments.
+
+    Raises ValueError, naming the choices, for an unknown kind.
+    """
+    arguments = dict(settings)
+    kind = arguments.pop("kind")
+    if kind not in table:
+        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(sorted(table))}")
+    return table[kind](**arguments, **sizes)
+
+
+def build_agent(settings: Settings, env: EnvSpec) -> Agent:
+    """Build the agent that the `agent` group of the settings describes, for an environment.
+
+    Weights are drawn from torch's global generator.
+    """
+    tokenizer_settings, dynamics_settings = dict(settings["tokenizer"]), dict(settings["dynamics"])
+    shapes = {"obs_shape": env.obs_shape, "num_actions": env.act.n}
+    quantizer = make(QUANTIZERS, tokenizer_settings.pop("quantizer"))
+    tokenizer = make(TOKENIZERS, tokenizer_settings, **shapes, quantizer=quantizer)
+    layout = make(
+        LAYOUTS,
+        dynamics_settings.pop("layout"),
+        width=dynamics_settings["width"],
+        vocab=tokenizer.vocab,
+        tokens=tokenizer.tokens,
+        num_actions=env.act.n,
+    )
+    dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
+    behaviour = settings["behaviour"]
+    keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
+    return Agent(
+        world_model=WorldModel(tokenizer=tokenizer, dynamics=dynamics),
+        view=VIEWS[settings["view"]](),
+        actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
+        **{key: behaviour[key] for key in keys},
+    )

@@ -1,0 +1,64 @@
+"""The imagination loop: a policy acting inside a world model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents.protocols import ActorCritic, Carry, View
+from worldmodels.batch import Batch
+from worldmodels.nets.heads import sample
+from worldmodels.protocols import State
+from worldmodels.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """H imagined steps, without gradient, on the device.
+
+    x (B,H+1,*X): what the policy saw, from the real start to the last imagined moment;
+    act (B,H); rew (B,H); end (B,H) bool, sampled.
+    """
+
+    x: Tensor
+    act: Tensor
+    rew: Tensor
+    end: Tensor
+
+
+@torch.no_grad()
+def imagine(
+    world_model: WorldModel,
+    view: View,
+    actor_critic: ActorCritic,
+    *,
+    state: State,
+    carry: Carry,
+    horizon: int,
+) -> Rollout:
+    """Act `horizon` times from `state`, sampling actions at temperature 1.
+
+    Gradients are not kept: the learner replays the policy over `x`, which costs one more pass of
+    its encoder and leaves the loop free of autograd. Nothing here waits for the host.
+    """
+    seen, acts, rews, ends = [view.imagined(state)], [], [], []
+    for _ in range(horizon):
+        decision, carry = actor_critic(seen[-1][:, None], carry)
+        act = sample(decision.logits[:, 0])
+        state, prediction = world_model.imagine(state, act)
+        seen.append(view.imagined(state))
+        acts.append(act)
+        rews.append(prediction.rew)
+        ends.append(prediction.end)
+    stack = [torch.stack(x, 1) for x in (seen, acts, rews, ends)]
+    return Rollout(*stack)
+
+
+def start(
+    world_model: WorldModel, view: View, actor_critic: ActorCritic, past: Batch
+) -> tuple[State, Carry]:
+    """The moment at past.obs[:, -1] and the policy's memory of the frames before it."""
+    carry = actor_critic.watch(view.real(world_model, past)[:, :-1], past.seen[:, :-1])
+    return world_model.start(past), carry

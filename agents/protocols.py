@@ -1,0 +1,74 @@
+"""The interfaces between the parts of an agent, and what an agent hands to a trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from worldmodels.batch import Batch
+from worldmodels.nets.heads import Target
+from worldmodels.protocols import Loss, State
+from worldmodels.world_model import WorldModel
+
+Carry = tuple[Tensor, ...]
+
+
+class Decision(Protocol):
+    """Action logits (B,T,A) and critic outputs (B,T,size)."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(B,T,A)."""
+
+    @property
+    def critic(self) -> Tensor:
+        """(B,T,size), to be read by the actor-critic's `value` target."""
+
+
+class View(Protocol):
+    """What the policy sees of the world."""
+
+    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+        """(B,T+1,*X) of real frames."""
+
+    def imagined(self, state: State) -> Tensor:
+        """(B,*X) of an imagined moment."""
+
+
+class ActorCritic(Protocol):
+    """A policy and a critic with memory. The carry is an argument and a result."""
+
+    value: Target
+
+    def initial(self, batch: int) -> Carry:
+        """The carry before the first observation."""
+
+    def __call__(self, x: Tensor, carry: Carry) -> tuple[Decision, Carry]:
+        """Decide at every moment of a stretch (B,T,*X)."""
+
+    def watch(self, x: Tensor, seen: Tensor) -> Carry:
+        """The carry after a stretch (B,T,*X) of which moments with seen (B,T) count."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One thing to train: how a batch becomes a loss, and whose parameters it moves.
+
+    prepare: once per update on the whole batch, without gradient. weight: (B,) how much each row
+    of the prepared data counts. loss: on rows of the prepared data, a mean over what counts.
+    learn: after the optimiser's step, on the joined Loss.learn; returns metrics.
+    starts: batches end in a start state of imagination instead of being any window.
+    frame_values: numbers in the largest activation of one frame, for slicing on CPUs.
+    """
+
+    name: str
+    prepare: Callable[[Batch], Any]
+    weight: Callable[[Any], Tensor]
+    loss: Callable[[Any], Loss]
+    learn: Callable[[Any], dict[str, Tensor]]
+    module: nn.Module
+    starts: bool
+    frame_values: int
