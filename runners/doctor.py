@@ -137,7 +137,9 @@ def _try_suite(suite: str) -> Finding:
         if importlib.util.find_spec(module) is None:
             return Finding("note", suite, f'not installed: pip install "tokendream[{extra}]"')
     try:
-        env = make_env(SUITES[suite].model_validate({}).model_dump(), num_envs=1, workers=0, training=True)
+        env = make_env(
+            SUITES[suite].model_validate({}).model_dump(), num_envs=1, workers=0, training=True
+        )
         try:
             obs = env.reset(0)
             for act in range(5):

@@ -44,7 +44,7 @@ class EnvSettings(Settings):
     suite: str = Field(description="which environments")
     num_envs: int = Field(16, ge=1, le=1024, description="parallel environments for training")
     workers: int = Field(
-        -1, ge=-1, le=256, description="processes for them; 0 none, -1 one per core"
+        -1, ge=-1, le=256, description="processes for them; 0 none, -1 as many as pay"
     )
 
 

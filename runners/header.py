@@ -1,0 +1,66 @@
+"""What a run will do, in plain units, before it does it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from envs.experience import EnvSpec
+from runners.console import duration
+from runners.hardware import Hardware
+from runners.settings.config import Config
+from runners.trainer import Trainer
+
+FRAMES_PER_SECOND = {"atari": 60}
+"""Simulator frames in a second of play, where the suite has such a thing."""
+
+
+def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> list[str]:
+    """Lines that say budget, schedule, memory and hardware."""
+    run, schedule = config.run, trainer.schedule
+    updates = {
+        phase.name: sum(phase.due(epoch) for epoch in range(1, schedule.epochs + 1))
+        for phase in trainer.phases
+    }
+    imagined = updates["policy"] * config.agent.phases.policy.batch * config.agent.behaviour.horizon
+    presets = config.presets
+    return [
+        f"run      {folder}",
+        f"presets  env={presets.env} agent={presets.agent} size={presets.size} "
+        f"run={presets.run} seed={config.seed}",
+        f"budget   {_budget(config, spec)}",
+        f"epochs   {schedule.epochs:,}, of {run.epoch_steps:,} steps; the first "
+        f"{run.first_steps:,} steps act at random",
+        "updates  "
+        + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in updates.items())
+        + f"; {imagined / run.steps:.1f} imagined steps per step",
+        f"network  {_millions(trainer)} parameters on {trainer.hardware.describe()}",
+        f"memory   {_memory(config, folder, spec, trainer.hardware)}",
+    ]
+
+
+def _budget(config: Config, spec: EnvSpec) -> str:
+    """A step is a decision; frames are what the simulator draws."""
+    steps = config.run.steps
+    text = f"{steps:,} steps (decisions of the agent)"
+    if spec.frames_per_step > 1:
+        text += f" = {steps * spec.frames_per_step:,} frames"
+    rate = FRAMES_PER_SECOND.get(config.env.suite)
+    if rate:
+        text += f" = {duration(steps * spec.frames_per_step / rate)} of play"
+    return f"{text} in {config.env.num_envs} environments"
+
+
+def _memory(config: Config, folder: Path, spec: EnvSpec, hardware: Hardware) -> str:
+    height, width, channels = spec.obs_shape
+    replay = config.run.steps * height * width * channels / 2**30
+    free = shutil.disk_usage(folder).free / 2**30
+    text = f"replay grows to {replay:.2f} GiB on disk ({free:.0f} GiB free)"
+    if replay > free:
+        text += " -- NOT ENOUGH: free some, or lower run.steps"
+    return f"{text}; activations are not estimated, the peak is in the log ({hardware.device.type})"
+
+
+def _millions(trainer: Trainer) -> str:
+    total = sum(p.numel() for p in trainer.agent.parameters())
+    return f"{total / 1e6:.2f} million"

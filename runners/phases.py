@@ -1,0 +1,106 @@
+"""One learner's updates: slices, optimiser, clipping, what is learned afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.protocols import Learner
+from runners.hardware import Hardware
+from worldmodels.batch import Batch
+
+# On a CPU, an update runs over slices of the batch whose widest map stays near this size, so
+# that it lives in the caches; gradients are accumulated and the result is that of one batch.
+CPU_MAP_BYTES = 8 << 20
+
+
+class Phase:
+    """Trains one learner: AdamW, weight decay on Linear weights only, gradient-norm clipping.
+
+    batch: rows of an update. frames: frames of a row. updates: per epoch, `first_updates` in the
+    first one; none before epoch `after_epoch` + 1.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        hardware: Hardware,
+        *,
+        batch: int,
+        frames: int,
+        updates: int,
+        first_updates: int,
+        after_epoch: int,
+        lr: float,
+        weight_decay: float,
+        clip: float,
+    ) -> None:
+        self.learner, self.name, self.hardware = learner, learner.name, hardware
+        self.batch, self.frames = batch, frames
+        self.updates, self.first_updates, self.after_epoch = updates, first_updates, after_epoch
+        self.clip = clip
+        groups = _decay_groups(learner.module, weight_decay)
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
+        self.slice = self._slice_rows()
+
+    def due(self, epoch: int) -> int:
+        """Updates in `epoch`, counted from 1."""
+        if epoch <= self.after_epoch:
+            return 0
+        return self.first_updates if epoch == 1 else self.updates
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step; returns metrics on the device, without waiting for it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.hardware.autocast():
+            data = self.learner.prepare(batch)
+        weight = self.learner.weight(data).float()
+        weight = weight / weight.sum().clamp_min(1)
+        metrics: dict[str, Tensor] = {}
+        learned: list[tuple[Tensor, ...]] = []
+        for first in range(0, self.batch, self.slice):
+            stop = min(first + self.slice, self.batch)
+            share = weight[first:stop].sum()
+            with self.hardware.autocast():
+                loss = self.learner.loss(rows(data, first, stop))
+            (loss.total * share).backward()
+            for key, part in {"loss": loss.total, **loss.parts}.items():
+                metrics[key] = metrics.get(key, 0.0) + part.detach() * share
+            learned.append(loss.learn)
+        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        return metrics | self.learner.learn(_join(learned))
+
+    def _slice_rows(self) -> int:
+        if self.hardware.device.type != "cpu":
+            return self.batch
+        bytes_a_row = self.learner.frame_values * self.frames * 2
+        return max(1, min(self.batch, CPU_MAP_BYTES // bytes_a_row))
+
+
+def rows(data: Any, first: int, stop: int) -> Any:
+    """Rows first..stop of tensors in nested dataclasses and tuples."""
+    if isinstance(data, Tensor):
+        return data[first:stop]
+    if isinstance(data, tuple):
+        return tuple(rows(x, first, stop) for x in data)
+    assert is_dataclass(data) and not isinstance(data, type)
+    return replace(data, **{f.name: rows(getattr(data, f.name), first, stop) for f in fields(data)})
+
+
+def _join(parts: list[Any]) -> Any:
+    """The learners' Loss.learn of all slices as one."""
+    if parts[0] is None:
+        return None
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+    linear = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
+    decayed = [p for p in module.parameters() if id(p) in linear]
+    others = [p for p in module.parameters() if id(p) not in linear]
+    return [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,221 @@
+"""The training loop: collect, tokenizer, world model, policy, epoch by epoch.
+
+The loop can stop and be saved between any two updates and any two stretches of collection, and
+goes on from there exactly as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from envs.experience import Finished
+from runners.collect import LocalCollector
+from runners.errors import UserError
+from runners.hardware import Hardware
+from runners.phases import Phase
+from runners.replay import Replay
+
+Scalars = dict[str, "float | Tensor"]
+
+
+class Stopped(Exception):
+    """Somebody asked the loop to stop; everything is at a point that can be saved."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to collect and how much. Epoch 1 collects `first_steps` uniformly random steps."""
+
+    steps: int
+    first_steps: int
+    epoch_steps: int
+    tail_epochs: int
+    chunk_steps: int
+
+    @property
+    def epochs(self) -> int:
+        """All epochs, those of the tail, which only learn, too."""
+        later = max(0, self.steps - self.first_steps)
+        return 1 + math.ceil(later / self.epoch_steps) + self.tail_epochs
+
+    def target(self, epoch: int) -> int:
+        """Steps to have collected at the end of `epoch`'s collection."""
+        return min(self.steps, self.first_steps + (epoch - 1) * self.epoch_steps)
+
+
+@dataclass
+class Position:
+    """How far the loop is. done: updates of this epoch; updates: of all epochs."""
+
+    epoch: int = 1
+    steps: int = 0
+    done: dict[str, int] = field(default_factory=dict)
+    updates: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Owns the parts of a run and moves them forward.
+
+    on_epoch is called at the end of each epoch with the epoch's scalars, to log, evaluate, draw
+    and save; on_progress often, with the name of what runs; should_stop before each piece of
+    work.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        collector: LocalCollector,
+        replay: Replay,
+        phases: list[Phase],
+        schedule: Schedule,
+        hardware: Hardware,
+        context: int,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[str], None],
+        on_epoch: Callable[[Scalars, list[Finished]], None],
+    ) -> None:
+        self.agent, self.collector, self.replay = agent, collector, replay
+        self.phases, self.schedule, self.hardware = phases, schedule, hardware
+        self.context = context
+        self.should_stop, self.on_progress, self.on_epoch = should_stop, on_progress, on_epoch
+        self.at = Position(updates={p.name: 0 for p in phases})
+        self.meter = Meter()
+        self.finished: list[Finished] = []
+        self.restarts = 0
+
+    def run(self) -> None:
+        """Run to the end of the schedule; raises Stopped where should_stop says so."""
+        while self.at.epoch <= self.schedule.epochs:
+            self._collect()
+            for phase in self.phases:
+                self._learn(phase)
+            scalars, finished = self._scalars(), self.finished
+            self.at.epoch += 1
+            self.at.done, self.finished = {}, []
+            self.on_epoch(scalars, finished)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the run goes on; call `replay.commit` before keeping it."""
+        rng = {"torch": torch.get_rng_state()}
+        if self.hardware.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.hardware.device)
+        return {
+            "model": self.agent.state_dict(),
+            "optimizers": {p.name: p.optimizer.state_dict() for p in self.phases},
+            "position": asdict(self.at),
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+            "rng": rng,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; the weights are loaded by whoever opened the checkpoint."""
+        for phase in self.phases:
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        self.at = Position(**state["position"])
+        self.replay.load_state_dict(state["replay"])
+        self.collector.load_state_dict(state["collector"])
+        torch.set_rng_state(state["rng"]["torch"])
+        if self.hardware.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.hardware.device)
+
+    def _collect(self) -> None:
+        target, random = self.schedule.target(self.at.epoch), self.at.epoch == 1
+        while self.at.steps < target:
+            self._rest("collect")
+            with self._timed("collect"):
+                chunk = min(self.schedule.chunk_steps, target - self.at.steps)
+                result = self.collector.collect(self.agent, chunk, random=random)
+            self.at.steps += result.steps
+            self.meter.count("collect", result.steps)
+            self.finished += result.finished
+            self.restarts += result.lost
+
+    def _learn(self, phase: Phase) -> None:
+        due = phase.due(self.at.epoch)
+        while self.at.done.get(phase.name, 0) < due:
+            self._rest(phase.name)
+            with self._timed(phase.name):
+                metrics = phase.update(self._batch(phase))
+            self.meter.add(phase.name, metrics)
+            self.at.done[phase.name] = self.at.done.get(phase.name, 0) + 1
+            self.at.updates[phase.name] += 1
+
+    def _batch(self, phase: Phase) -> Any:
+        count = self.at.epoch > 1
+        if phase.learner.starts:
+            batch = self.replay.sample_starts(phase.name, phase.batch, self.context, count=count)
+        else:
+            batch = self.replay.sample_windows(phase.name, phase.batch, phase.frames, count=count)
+        return batch.to(self.hardware.device)
+
+    def _rest(self, what: str) -> None:
+        """A moment between two pieces of work."""
+        if self.should_stop():
+            raise Stopped
+        self.on_progress(what)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.meter.spend(what, time.perf_counter() - begin)
+        self.at.seconds += time.perf_counter() - begin
+
+    def _scalars(self) -> Scalars:
+        """The epoch's means, read back at once; raises UserError where a loss is not finite."""
+        scalars = self.meter.read()
+        broken = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if broken:
+            raise UserError(
+                f"{broken[0]} is not finite after {self.at.steps:,} steps: training diverged; "
+                "start again with a lower agent.phases.*.lr, or with precision=float32"
+            )
+        return dict(scalars)
+
+
+class Meter:
+    """Sums of an epoch's metrics, left on the device until they are read; times and counts."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
+        self.work: dict[str, int] = {}
+
+    def add(self, name: str, metrics: dict[str, Tensor]) -> None:
+        """Count one update of `name`."""
+        for key, value in metrics.items():
+            tag = f"{name}/{key}"
+            self._sums[tag] = self._sums.get(tag, 0.0) + value.float()
+            self._counts[tag] = self._counts.get(tag, 0) + 1
+        self.count(name, 1)
+
+    def count(self, name: str, amount: int) -> None:
+        """Count finished work of `name`."""
+        self.work[name] = self.work.get(name, 0) + amount
+
+    def spend(self, name: str, seconds: float) -> None:
+        """Count time spent on `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def read(self) -> dict[str, float]:
+        """The means, in one copy from the device; they start anew, times and counts go on."""
+        if not self._sums:
+            return {}
+        tags = list(self._sums)
+        values = torch.stack([self._sums[t] for t in tags]).tolist()
+        means = {t: v / self._counts[t] for t, v in zip(tags, values, strict=True)}
+        self._sums, self._counts = {}, {}
+        return means
