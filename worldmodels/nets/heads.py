@@ -58,7 +58,9 @@ class TwoHot:
 
     def predict(self, logits: Tensor) -> Tensor:
         """symexp of the expected bucket."""
-        return symexp(logits.float().softmax(-1) @ self._buckets(logits.device))
+        # Not a matrix product: autocast and TF32 would round that.
+        probs = logits.float().softmax(-1)
+        return symexp((probs * self._buckets(logits.device)).sum(-1))
 
     def label(self, value: Tensor) -> Tensor:
         """Rows (...,255) that sum to 1; values beyond the edges are clamped to them."""
