@@ -1,0 +1,143 @@
+"""Small agents and batches for tests of networks and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from agents.agent import Agent
+from agents.build import build_agent
+from envs.experience import Discrete, EnvSpec
+from runners.settings.load import load
+from worldmodels.batch import Batch
+from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.tokenizers.delta_vq import DeltaVQ
+
+NUM_ACTIONS = 5
+
+# One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
+_CONV = "patch=8 groups=4 mult=[1] down=[1]".split()
+_SIZES = {
+    "tokenizer": "encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 decoder.base=8 "
+    "quantizer.size=16 quantizer.dim=8",
+    "dynamics.layout": "base=8 latent=2",
+    "dynamics": "width=32 heads=2 layers=2",
+    "actor_critic": "base=8 latent=2 hidden=16",
+    "behaviour": "horizon=4 context=3",
+}
+SMALL = [
+    f"agent.{at}.{w}" for at in ("tokenizer", "dynamics.layout", "actor_critic") for w in _CONV
+]
+SMALL += [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
+
+
+def settings(*words: str) -> dict[str, Any]:
+    """The `agent` group of the tiny preset, shrunk further, as a dict."""
+    return load(["env=crafter", "size=tiny", *SMALL, *words]).config.agent.model_dump()
+
+
+def small_agent(*words: str) -> Agent:
+    """An agent of `settings` whose weights are large enough for every input to matter."""
+    agent = build_agent(settings(*words), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+    shake(agent.world_model)
+    shake(agent.actor_critic)
+    shake(agent.target)
+    return agent
+
+
+def parts(agent: Agent) -> tuple[DeltaVQ, Autoregressive]:
+    """The tokenizer and the dynamics of `small_agent`."""
+    tokenizer, dynamics = agent.world_model.tokenizer, agent.world_model.dynamics
+    assert isinstance(tokenizer, DeltaVQ) and isinstance(dynamics, Autoregressive)
+    return tokenizer, dynamics
+
+
+@torch.no_grad()
+def shake(module: Any) -> None:
+    """Move all parameters away from their small or zero starts."""
+    for weight in module.parameters():
+        weight.add_(torch.randn_like(weight) * 0.2)
+
+
+def windows(rows: Sequence[tuple[int, int, int]], seed: int = 0) -> Batch:
+    """A batch with a row per (steps of padding left, valid steps, steps of padding right)."""
+    rng = torch.Generator().manual_seed(seed)
+    batch, steps = len(rows), sum(rows[0])
+    valid = torch.zeros(batch, steps, dtype=torch.bool)
+    for row, (left, inner, _) in zip(valid, rows, strict=True):
+        row[left : left + inner] = True
+    empty = torch.zeros_like(valid)
+    obs = torch.randint(0, 256, (batch, steps + 1, 64, 64, 3), generator=rng, dtype=torch.uint8)
+    act = torch.randint(0, NUM_ACTIONS, (batch, steps), generator=rng) * valid
+    rew = torch.randn(batch, steps, generator=rng) * valid
+    window = Batch(obs, act, rew, empty, empty, valid)
+    return replace(window, obs=obs * window.seen[..., None, None, None])
+
+
+def scribble(batch: Batch, seed: int = 1) -> Batch:
+    """The same batch with other things in its padding."""
+    other = windows([(0, batch.act.shape[1], 0)] * len(batch.act), seed)
+    seen = batch.seen[..., None, None, None]
+    return replace(
+        batch,
+        obs=torch.where(seen, batch.obs, other.obs),
+        act=torch.where(batch.valid, batch.act, other.act),
+        rew=torch.where(batch.valid, batch.rew, other.rew),
+    )
+
+
+def cut(batch: Batch, rows: slice, steps: slice) -> Batch:
+    """Some rows and some steps of a batch, with the frames around those steps."""
+    start, stop, _ = steps.indices(batch.act.shape[1])
+    flat = {k: getattr(batch, k)[rows, start:stop] for k in ("act", "rew", "end", "trunc", "valid")}
+    return Batch(obs=batch.obs[rows, start : stop + 1], **flat)
+
+
+def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Gradients by name; those that got none are left out."""
+    module.zero_grad(set_to_none=True)
+    loss.backward()
+    named = module.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], atol: float = 1e-6) -> None:
+    """Compare tensors name by name."""
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=atol, rtol=1e-4, msg=name)
+
+
+class _NoWait(TorchDispatchMode):
+    """Fails on what would make the host wait for a GPU."""
+
+    FORBIDDEN = (
+        "_local_scalar_dense item nonzero masked_select is_nonzero equal unique unique2 _unique2 "
+        "unique_dim unique_consecutive lift_fresh nonzero_numpy"
+    ).split()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.FORBIDDEN, f"the host waits in {name}"
+        if name in ("index", "index_put", "index_put_", "_unsafe_index"):
+            dtypes = [i.dtype for i in args[1] if i is not None]
+            assert torch.bool not in dtypes, "a boolean index waits for the number of its elements"
+        if name == "repeat_interleave":
+            assert not isinstance(args[0], Tensor) or "output_size" in (kwargs or {})
+        if name == "_to_copy":
+            asked = (kwargs or {}).get("device")
+            assert asked is None or asked == args[0].device, "a copy between devices"
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Code inside must not make the host wait for the device."""
+    with _NoWait():
+        yield

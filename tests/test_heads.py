@@ -1,0 +1,145 @@
+"""Targets of heads, and sampling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldmodels.nets.heads import TARGETS, Scalar, Sign, TwoHot, sample, symexp, symlog
+
+VALUES = torch.tensor([0.0, 1e-3, 0.1, 1.0, 2.5, 17.0, 400.0, 1e6])
+VALUES = torch.cat((VALUES, -VALUES))
+
+
+def counts_fit(counts: Tensor, probs: Tensor) -> bool:
+    """Chi-square at about five standard deviations."""
+    expected = probs * counts.sum()
+    chi2 = float(((counts - expected).square() / expected)[probs > 0].sum())
+    freedom = int((probs > 0).sum()) - 1
+    return chi2 < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_symexp_inverts_symlog() -> None:
+    torch.testing.assert_close(symexp(symlog(VALUES)), VALUES, rtol=1e-5, atol=1e-7)
+    assert symlog(torch.tensor(-(math.e - 1))) == pytest.approx(-1)
+
+
+def test_two_hot_labels_hold_the_value() -> None:
+    label = TwoHot().label(VALUES)
+    torch.testing.assert_close(label.sum(-1), torch.ones(len(VALUES)))
+    assert ((label > 0).sum(-1) <= 2).all() and (label >= 0).all()
+    torch.testing.assert_close(TwoHot().predict(label.log()), VALUES, rtol=2e-4, atol=1e-4)
+
+
+def test_two_hot_label_of_a_value_between_two_buckets() -> None:
+    width = 40 / 254
+    label = TwoHot().label(symexp(torch.tensor([3.25 * width])))[0]
+    assert label.nonzero().flatten().tolist() == [130, 131]
+    torch.testing.assert_close(label[130:132], torch.tensor([0.75, 0.25]), atol=1e-4, rtol=0)
+
+
+def test_zero_is_the_middle_bucket_and_the_edges_hold() -> None:
+    far = [0.0, -math.expm1(20), math.expm1(20), -1e30, 1e30, -math.inf, math.inf]
+    label = TwoHot().label(torch.tensor(far, dtype=torch.float32))
+    assert label.argmax(-1).tolist() == [127, 0, 254, 0, 254, 0, 254]
+    torch.testing.assert_close(label.sum(-1), torch.ones(len(far)))
+
+
+def test_two_hot_loss_is_the_cross_entropy_and_leaves_its_argument_alone() -> None:
+    logits, value = torch.randn(len(VALUES), 255), VALUES.clone()
+    loss = TwoHot().loss(logits, value)
+    expected = -(TwoHot().label(VALUES) * logits.softmax(-1).log()).sum(-1)
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(value, VALUES)
+    even = TwoHot().loss(torch.zeros(1, 255), torch.zeros(1))
+    assert even.item() == pytest.approx(math.log(255))
+
+
+def test_two_hot_prediction_of_even_logits_is_zero() -> None:
+    assert TwoHot().predict(torch.zeros(4, 255)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_autocast_changes_neither_losses_nor_predictions(name: str) -> None:
+    target = TARGETS[name]
+    logits, value = torch.randn(50, 7, target.size) * 3, torch.randn(50, 7) * 10
+
+    def both() -> tuple[Tensor, Tensor]:
+        torch.manual_seed(1)
+        return target.loss(logits, value), target.predict(logits)
+
+    loss, predicted = both()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss_in, predicted_in = both()
+    assert loss_in.dtype == predicted_in.dtype == torch.float32
+    assert torch.equal(loss, loss_in) and torch.equal(predicted, predicted_in)
+
+
+def test_losses_are_per_element() -> None:
+    for target in TARGETS.values():
+        logits, value = torch.randn(3, 4, target.size), torch.randn(3, 4)
+        loss = target.loss(logits, value)
+        alone = target.loss(logits[2:, 1:2], value[2:, 1:2])
+        assert loss.shape == (3, 4) == target.predict(logits).shape
+        torch.testing.assert_close(loss[2:, 1:2], alone)
+
+
+def test_sign_learns_the_sign_and_predicts_by_its_probabilities() -> None:
+    logits = torch.tensor([[0.2, -1.0, 0.9]]).log_softmax(-1)
+    for value, place in ((-7.0, 0), (0.0, 1), (0.3, 2)):
+        assert Sign().loss(logits, torch.tensor([value])) == pytest.approx(-logits[0, place].item())
+    drawn = Sign().predict(logits.expand(100_000, 3))
+    counts = torch.stack([(drawn == v).sum() for v in (-1.0, 0.0, 1.0)])
+    assert counts.sum() == 100_000 and counts_fit(counts, logits[0].exp())
+
+
+def test_scalar_is_the_squared_error() -> None:
+    output, value = torch.tensor([[3.0], [-1.0]]), torch.tensor([1.0, -1.5])
+    assert Scalar().loss(output, value).tolist() == [4.0, 0.25]
+    assert Scalar().predict(output).tolist() == [3.0, -1.0]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 4.0])
+def test_samples_follow_the_probabilities(scale: float) -> None:
+    logits = torch.randn(9) * scale
+    drawn = sample(logits.expand(200_000, 9))
+    assert counts_fit(drawn.bincount(minlength=9), logits.softmax(-1))
+
+
+def test_rows_are_sampled_by_themselves() -> None:
+    logits = torch.randn(2, 3, 6)
+    drawn = sample(logits.expand(60_000, 2, 3, 6))
+    flat = drawn.flatten(1)
+    for i, row in enumerate(logits.flatten(0, 1)):
+        assert counts_fit(flat[:, i].bincount(minlength=6), row.softmax(-1))
+    together = (flat[:, 0] * 6 + flat[:, 1]).bincount(minlength=36)
+    first, second = logits.flatten(0, 1)[:2].softmax(-1)
+    assert counts_fit(together, (first[:, None] * second).flatten())
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+def test_impossible_classes_are_never_drawn(
+    monkeypatch: pytest.MonkeyPatch, uniform: float
+) -> None:
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, uniform))
+    never = -math.inf
+    for row in ([never, 0.0, never], [0.0, never, never], [never, never, 3.0]):
+        only = max(range(3), key=lambda i: row[i])
+        assert sample(torch.tensor(row)) == only
+    noise = torch.randn(300, 1024)
+    noise[:, ::2] = never
+    noise[:, -200:] = never
+    drawn = sample(noise)
+    assert noise.gather(1, drawn[:, None]).isfinite().all()
+
+
+def test_samples_are_class_numbers_in_any_type() -> None:
+    logits = torch.randn(5, 4, 1024)
+    for dtype in (torch.float32, torch.bfloat16):
+        drawn = sample(logits.to(dtype))
+        assert drawn.dtype == torch.int64 and drawn.shape == (5, 4)
+        assert int(drawn.min()) >= 0 and int(drawn.max()) < 1024
+    assert sample(torch.randn(0, 3)).shape == (0,) and sample(torch.zeros(2, 1)).tolist() == [0, 0]
