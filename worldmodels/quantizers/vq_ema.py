@@ -54,7 +54,8 @@ class VQEma(nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             unit = F.normalize(z.float(), dim=-1)
-            codes = (unit.detach() @ self.codebook.T).argmax(-1)
+            # float64 because GPUs round float32 matrix products to TF32.
+            codes = (unit.detach().double() @ self.codebook.T.double()).argmax(-1)
             code = self.codebook[codes]
             loss = self.commitment * (unit - code).square().mean(-1)
             return Quantized(unit + (code - unit).detach(), codes, loss)
