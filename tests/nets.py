@@ -22,7 +22,7 @@ from worldmodels.tokenizers.delta_vq import DeltaVQ
 NUM_ACTIONS = 5
 
 # One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
-_CONV = "patch=8 groups=4 mult=[1] down=[1]".split()
+_CONV = ["patch=8", "groups=4", "mult=[1]", "down=[1]"]
 _SIZES = {
     "tokenizer": "encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 decoder.base=8 "
     "quantizer.size=16 quantizer.dim=8",
@@ -31,9 +31,8 @@ _SIZES = {
     "actor_critic": "base=8 latent=2 hidden=16",
     "behaviour": "horizon=4 context=3",
 }
-SMALL = [
-    f"agent.{at}.{w}" for at in ("tokenizer", "dynamics.layout", "actor_critic") for w in _CONV
-]
+_CONV_AT = ("tokenizer", "dynamics.layout", "actor_critic")
+SMALL = [f"agent.{at}.{word}" for at in _CONV_AT for word in _CONV]
 SMALL += [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
 
@@ -117,10 +116,11 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], atol: float = 1e-6) 
 class _NoWait(TorchDispatchMode):
     """Fails on what would make the host wait for a GPU."""
 
-    FORBIDDEN = (
-        "_local_scalar_dense item nonzero masked_select is_nonzero equal unique unique2 _unique2 "
-        "unique_dim unique_consecutive lift_fresh nonzero_numpy"
-    ).split()
+    # lift_fresh is torch.tensor(...): a copy from the host.
+    FORBIDDEN = frozenset(
+        ("_local_scalar_dense", "is_nonzero", "equal", "lift_fresh", "nonzero", "masked_select")
+        + ("_unique2", "unique_dim", "unique_consecutive")
+    )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
