@@ -1,0 +1,265 @@
+"""The measurements of `tokendream bench`; each part runs in a process of its own.
+
+Frames are random, as black ones would be faster to compute with. A part is warmed up with few
+rows, then timed at the batch of the settings as often as the time allows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from envs.base import Env
+from envs.make import automatic_workers, make_env
+from runners.bench import Measured
+from runners.bench_table import RATE, SECONDS, Row
+from runners.bench_timing import Timing, repeat, time_batch
+from runners.hardware import Hardware, open_hardware, peak_memory_gib
+from runners.phases import Phase
+from runners.settings.config import Config
+from runners.train import build_trainer
+from runners.trainer import Trainer
+from worldmodels.batch import Batch
+
+REPLAY_STEPS = 4000
+"""Steps in replay when its batches are timed: some twenty games of Crafter."""
+ACTING_STEPS = 10
+ENV_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run's parts, wired as in training, and the seconds that a measurement may take."""
+
+    trainer: Trainer
+    env: Env
+    config: Config
+    seconds: float
+
+    @property
+    def hardware(self) -> Hardware:
+        """Where everything is."""
+        return self.trainer.hardware
+
+    def random_batch(self, rows: int, steps: int) -> Batch:
+        """Windows of random frames and actions, all valid, without reward or end."""
+        zeros, shape = torch.zeros(rows, steps), self.env.spec.obs_shape
+        return Batch(
+            obs=torch.randint(0, 256, (rows, steps + 1, *shape), dtype=torch.uint8),
+            act=torch.randint(0, self.env.spec.act.n, (rows, steps)),
+            rew=zeros,
+            end=zeros.bool(),
+            trunc=zeros.bool(),
+            valid=torch.ones(rows, steps, dtype=torch.bool),
+        ).to(self.hardware.device)
+
+
+def measure(part: str, config: Config, seconds: float) -> Measured:
+    """Measure a part in this process; raises MemoryError where a GPU's memory is too small."""
+    hardware = open_hardware(config.device, config.precision, config.threads)
+    settings = config.env.model_dump()
+    workers = config.env.workers if part == "collection" else 0
+    with tempfile.TemporaryDirectory() as folder:
+        env = make_env(settings, num_envs=config.env.num_envs, workers=workers, training=True)
+        try:
+            trainer = build_trainer(
+                config,
+                Path(folder),
+                env,
+                hardware,
+                should_stop=lambda: False,
+                on_progress=lambda phase: None,
+                on_epoch=lambda scalars, finished: None,
+            )
+            bench = Bench(trainer, env, config, seconds)
+            rows = _rows(part, bench)
+        except torch.OutOfMemoryError as error:
+            # torch's own error cannot be read by a process without torch.
+            raise MemoryError(str(error).split(". ")[0]) from None
+        finally:
+            env.close()
+    peak = peak_memory_gib(hardware.device)
+    rows = [replace(row, peak_gib=peak) for row in rows]
+    words = f"{hardware.describe()}{_matrix_unit(hardware)}"
+    return Measured(rows, words, hardware.device.type, torch.__version__)
+
+
+def _matrix_unit(hardware: Hardware) -> str:
+    """What a CPU multiplies bfloat16 with, which decides by how much it pays."""
+    if hardware.device.type != "cpu":
+        return ""
+    if torch.cpu._is_amx_tile_supported():
+        return " by AMX"
+    return (
+        " by AVX-512" if torch.cpu._is_avx512_bf16_supported() else " without instructions for it"
+    )
+
+
+def _rows(part: str, bench: Bench) -> list[Row]:
+    for phase in bench.trainer.phases:
+        if phase.name == part:
+            return update(bench, phase)
+    return OTHERS[part](bench)
+
+
+def update(bench: Bench, phase: Phase) -> list[Row]:
+    """One optimiser step at the batch of the settings, without drawing it from replay."""
+    steps, full = phase.frames - 1, phase.batch
+    slices = -(-full // phase.slice)
+    name, batch = f"{_words(phase)} update", f"{full} x {phase.frames} frames"
+    if phase.learner.starts:
+        steps, horizon = bench.trainer.context, bench.config.agent.behaviour.horizon
+        batch = f"{full} x {horizon} steps"
+    batch += f", {slices} slice{'s' * (slices > 1)}"
+
+    def prepare(rows: int) -> Batch:
+        phase.batch = rows
+        return bench.random_batch(rows, steps)
+
+    timing = time_batch(full, prepare, phase.update, bench.hardware, bench.seconds)
+    found = [timing.row(name, SECONDS, batch)]
+    if phase.learner.starts:
+        found.append(timing.row(f"{name}, steps trained on", RATE, batch, work=full * horizon))
+    return found
+
+
+def imagination(bench: Bench) -> list[Row]:
+    """Imagination without learning: policy and world model, then the world model alone."""
+    agent, hardware = bench.trainer.agent, bench.hardware
+    batch, horizon = bench.config.agent.phases.policy.batch, bench.config.agent.behaviour.horizon
+    num_actions = bench.env.spec.act.n
+
+    def past(rows: int) -> Batch:
+        return bench.random_batch(rows, bench.trainer.context)
+
+    def whole(past: Batch) -> None:
+        with hardware.autocast():
+            agent.lesson(past)
+
+    def world_model(past: Batch) -> None:
+        with hardware.autocast():
+            state = agent.world_model.start(past)
+            for _ in range(horizon):
+                act = torch.randint(num_actions, (len(past.obs),), device=hardware.device)
+                state, _ = agent.world_model.imagine(state, act)
+
+    names = {"imagined rollout with targets": whole, "world model step alone": world_model}
+    return [
+        time_batch(batch, past, work, hardware, bench.seconds).row(
+            name, RATE, f"{batch} x {horizon} steps", work=batch * horizon
+        )
+        for name, work in names.items()
+    ]
+
+
+def acting(bench: Bench) -> list[Row]:
+    """Decisions from frames of the host to actions on the host, without environments."""
+    return [_acting(bench, 1), _acting(bench, 16)]
+
+
+def _acting(bench: Bench, num_envs: int) -> Row:
+    agent, hardware = bench.trainer.agent, bench.hardware
+    frames = bench.random_batch(num_envs, 0).obs[:, 0].cpu()
+
+    def act() -> None:
+        carry = agent.actor_critic.initial(num_envs)
+        for _ in range(ACTING_STEPS):
+            with hardware.autocast():
+                chosen, carry = agent.act(frames.to(hardware.device, non_blocking=True), carry)
+            chosen.cpu()
+
+    act()
+    timing = Timing(repeat(act, hardware, bench.seconds / 8), num_envs, num_envs)
+    name = f"acting, {num_envs} environment{'s' * (num_envs > 1)}"
+    return timing.row(name, RATE, f"{num_envs}", work=ACTING_STEPS * num_envs)
+
+
+def environment(bench: Bench) -> list[Row]:
+    """Random actions, resets included, in this process and as in training."""
+    rows = [_stepping(bench, bench.env, "environment alone, this process")]
+    settings = bench.config.env
+    workers = settings.workers
+    if workers < 0:
+        workers = automatic_workers(settings.num_envs)
+    if workers:
+        num_envs = settings.num_envs
+        env = make_env(settings.model_dump(), num_envs=num_envs, workers=workers, training=True)
+        try:
+            rows.append(_stepping(bench, env, f"environment alone, {workers} workers"))
+        finally:
+            env.close()
+    return rows
+
+
+def _stepping(bench: Bench, env: Env, name: str) -> Row:
+    rng = np.random.default_rng(0)
+
+    def step() -> None:
+        for _ in range(ENV_STEPS):
+            env.step(rng.integers(env.spec.act.n, size=env.num_envs))
+
+    env.reset(bench.config.seed)
+    step()
+    # Of all stretches together, as games end and begin in some of them only.
+    runs = repeat(step, bench.hardware, bench.seconds / 5, most=10_000)
+    timing = Timing(runs, env.num_envs, env.num_envs)
+    return timing.mean_rate(name, f"{env.num_envs}", len(runs) * ENV_STEPS * env.num_envs)
+
+
+def collection(bench: Bench) -> list[Row]:
+    """Steps of real games that go into replay, as in training."""
+    trainer, chunk = bench.trainer, bench.config.run.chunk_steps
+    rows = []
+    for name, random in (("random actions", True), ("with the policy", False)):
+        chunk = min(chunk, max(bench.env.num_envs, int(25 * bench.seconds)))
+        trainer.collector.collect(trainer.agent, bench.env.num_envs, random=random)
+        counts: list[int] = []
+
+        def collect(random: bool = random, counts: list[int] = counts, chunk: int = chunk) -> None:
+            counts.append(trainer.collector.collect(trainer.agent, chunk, random=random).steps)
+
+        runs = repeat(collect, bench.hardware, bench.seconds / 4)
+        timing = Timing(runs, bench.env.num_envs, bench.env.num_envs)
+        rows.append(timing.mean_rate(f"collecting, {name}", f"{bench.env.num_envs}", sum(counts)))
+    return rows
+
+
+def replay(bench: Bench) -> list[Row]:
+    """A batch of each component drawn from games on disk, and copied to the device."""
+    trainer, store = bench.trainer, bench.trainer.replay
+    steps = min(REPLAY_STEPS, int(200 * bench.seconds))
+    trainer.collector.collect(trainer.agent, steps, random=True)
+    rows = []
+    for phase in trainer.phases:
+
+        def draw(phase: Phase = phase) -> None:
+            if phase.learner.starts:
+                batch = store.sample_starts(phase.name, phase.batch, trainer.context)
+            else:
+                batch = store.sample_windows(phase.name, phase.batch, phase.frames)
+            batch.to(bench.hardware.device)
+
+        draw()
+        timing = Timing(repeat(draw, bench.hardware, 1.0, most=100), phase.batch, phase.batch)
+        frames = trainer.context + 1 if phase.learner.starts else phase.frames
+        words = f"{phase.batch} x {frames} frames"
+        rows.append(timing.row(f"replay batch, {_words(phase)}", SECONDS, words))
+    return rows
+
+
+def _words(phase: Phase) -> str:
+    return phase.name.replace("_", " ")
+
+
+OTHERS: dict[str, Callable[[Bench], list[Row]]] = {
+    "imagination": imagination,
+    "acting": acting,
+    "environment": environment,
+    "collection": collection,
+    "replay": replay,
+}
