@@ -119,6 +119,12 @@ def test_patches_fold_pixels_into_channels_and_back() -> None:
     assert torch.equal(back.unfold(net.net[0](x)), x)
 
 
+@pytest.mark.parametrize("patch", [1, 4])
+def test_no_frames_have_no_maps(patch: int) -> None:
+    net = FrameEncoder(3, base=8, latent=4, patch=patch, groups=4, mult=(1, 2), down=(1, 0))
+    assert net(torch.rand(0, 3, 64, 48)).shape == (0, 4, 32 // patch, 24 // patch)
+
+
 @pytest.mark.parametrize("make", [encoder, decoder])
 def test_pieces_give_what_the_whole_batch_gives(make: type[nn.Module]) -> None:
     net = make()

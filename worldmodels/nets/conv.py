@@ -97,7 +97,8 @@ class FrameEncoder(nn.Module):
         down: Sequence[int],
     ) -> None:
         super().__init__()
-        self.base, self.patch = base, patch
+        self.base, self.latent, self.patch = base, latent, patch
+        self.scale = patch * 2 ** sum(down)
         width = base
         stages: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
         for m, d in zip(mult, down, strict=True):
@@ -110,6 +111,10 @@ class FrameEncoder(nn.Module):
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not len(x):
+            # torch's PixelUnshuffle folds nothing where there is no frame.
+            height, width = x.shape[-2] // self.scale, x.shape[-1] // self.scale
+            return x.new_zeros(0, self.latent, height, width)
         return _in_pieces(self.net, x)
 
 
