@@ -1,0 +1,219 @@
+"""The delta tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.nets import (
+    NUM_ACTIONS,
+    assert_same,
+    cut,
+    gradients,
+    no_waiting,
+    parts,
+    scribble,
+    small_agent,
+    windows,
+)
+from worldmodels.nets.conv import to_uint8, to_unit
+from worldmodels.protocols import Prev
+from worldmodels.tokenizers.delta_vq import DeltaVQ
+
+PADDED = [(0, 4, 2), (3, 3, 0), (0, 6, 0), (2, 1, 3), (6, 0, 0)]
+
+
+def tokenizer(*words: str) -> DeltaVQ:
+    return parts(small_agent(*words))[0]
+
+
+def test_patches_are_row_major_with_the_channel_fastest_and_invert() -> None:
+    net = tokenizer()
+    net.grid, net.latent = (8, 8), 5
+    x = torch.randn(3, 5, 8, 8)
+    patches = net._to_patches(x)
+    assert patches.shape == (3, 4, 4 * 4 * 5)
+    corner = {0: x[:, :, :4, :4], 1: x[:, :, :4, 4:], 2: x[:, :, 4:, :4], 3: x[:, :, 4:, 4:]}
+    for k, quadrant in corner.items():
+        assert torch.equal(patches[:, k], quadrant.permute(0, 2, 3, 1).flatten(1)), k
+    assert torch.equal(net._from_patches(patches), x)
+
+
+def test_token_1_describes_the_top_right_of_the_picture() -> None:
+    net = tokenizer()
+    x = torch.randn(1, 4, 4, 4)
+    moved = x.clone()
+    moved[:, :, 0, 3] += 1
+    changed = (net._to_patches(moved) != net._to_patches(x)).any(-1)
+    assert changed.tolist() == [[False, True, False, False]]
+
+
+def test_tokens_depend_on_both_frames_and_the_action() -> None:
+    net, batch = tokenizer(), windows([(0, 1, 0)] * 6)
+    prev, obs = Prev(batch.obs[:, :1], batch.act), batch.obs[:, 1:]
+    base = net._vectors(prev, obs)
+    other = windows([(0, 1, 0)] * 6, seed=9)
+    for changed in (
+        net._vectors(replace(prev, obs=other.obs[:, :1]), obs),
+        net._vectors(replace(prev, act=(prev.act + 1) % NUM_ACTIONS), obs),
+        net._vectors(prev, other.obs[:, 1:]),
+    ):
+        assert (changed - base).abs().amax((1, 2)).min() > 1e-4
+
+
+def test_pictures_depend_on_the_frame_before_the_action_and_each_token() -> None:
+    net, batch = tokenizer(), windows([(0, 1, 0)])
+    prev, tokens = Prev(batch.obs[:, :1], batch.act), torch.zeros(1, 1, 4, dtype=torch.long)
+
+    def picture(prev: Prev, tokens: Tensor) -> Tensor:
+        return net._picture(prev, net.quantizer.embed(tokens.flatten(0, 1)))
+
+    base = picture(prev, tokens)
+    assert not torch.allclose(picture(replace(prev, obs=255 - prev.obs), tokens), base, atol=1e-3)
+    other = replace(prev, act=(prev.act + 1) % NUM_ACTIONS)
+    assert not torch.allclose(picture(other, tokens), base, atol=1e-3)
+    for k in range(4):
+        code = tokens.clone()
+        code[..., k] = 7
+        assert not torch.allclose(picture(prev, code), base, atol=1e-3), k
+    assert torch.equal(net.decode(prev, tokens)[:, 0], to_uint8(base))
+
+
+def test_encode_and_decode_treat_each_step_by_itself() -> None:
+    net, batch = tokenizer(), windows([(0, 5, 0)] * 2)
+    prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
+    tokens = net.encode(prev, obs)
+    picture = net.decode(prev, tokens)
+    assert tokens.shape == (2, 5, 4) and tokens.dtype == torch.int64
+    assert picture.shape == obs.shape and picture.dtype == torch.uint8
+    alone = Prev(prev.obs[1:, 3:4], prev.act[1:, 3:4])
+    assert torch.equal(net.encode(alone, obs[1:, 3:4]), tokens[1:, 3:4])
+    apart = net.decode(alone, tokens[1:, 3:4]).int() - picture[1:, 3:4].int()
+    assert apart.abs().max() <= 1
+
+
+def test_tokens_of_a_window_stand_at_the_frame_they_describe() -> None:
+    net, batch = tokenizer(), windows([(0, 4, 0)] * 3)
+    tokens = net.tokenize(batch)
+    assert tokens.shape == (3, 5, 4) and (tokens[:, 0] == 0).all()
+    for t in range(4):
+        prev = Prev(batch.obs[:, t : t + 1], batch.act[:, t : t + 1])
+        assert torch.equal(net.encode(prev, batch.obs[:, t + 1 : t + 2])[:, 0], tokens[:, t + 1])
+
+
+def test_a_window_of_one_frame_has_tokens_of_no_step() -> None:
+    net, batch = tokenizer(), windows([(0, 2, 0)] * 3)
+    assert net.tokenize(cut(batch, slice(3), slice(0, 0))).shape == (3, 1, 4)
+
+
+def test_loss_is_the_published_sum_over_valid_steps() -> None:
+    net, batch = tokenizer("agent.tokenizer.quantizer.commitment=0.3"), windows(PADDED)
+    loss = net.loss(batch)
+    rows = []
+    for b, t in batch.valid.nonzero().tolist():
+        prev = Prev(batch.obs[b : b + 1, t : t + 1], batch.act[b : b + 1, t : t + 1])
+        obs = batch.obs[b : b + 1, t + 1 : t + 2]
+        quantized = net.quantizer(net._vectors(prev, obs))
+        error = to_unit(obs) - net._picture(prev, quantized.z)
+        commit = 0.3 * (2 - 2 * cosine(net, prev, obs)).mean() / 8
+        rows.append(
+            torch.stack((error.abs().mean(), error.square().mean(), error.abs().max() ** 2, commit))
+        )
+    l1, l2, worst, commit = torch.stack(rows).mean(0)
+    expected = {"l1": l1, "l2": l2, "worst": worst, "commit": commit}
+    assert_same(loss.parts, expected, atol=1e-5)
+    torch.testing.assert_close(loss.total, 0.1 * l1 + l2 + 0.01 * worst + commit)
+
+
+def cosine(net: DeltaVQ, prev: Prev, obs: Tensor) -> Tensor:
+    """Of each vector and its code."""
+    z = net._vectors(prev, obs)
+    return torch.cosine_similarity(z, net.quantizer.embed(net.quantizer(z).codes), dim=-1)
+
+
+def test_padding_changes_no_loss_gradient_or_codebook() -> None:
+    net, batch = tokenizer("agent.tokenizer.quantizer.revive_updates=0"), windows(PADDED)
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    results = []
+    for variant in (batch, scribble(batch)):
+        net.load_state_dict(state)
+        loss = net.loss(variant)
+        grads = gradients(net, loss.total)
+        metrics = net.learn(loss.learn)
+        results.append((loss.parts | metrics, grads, net.state_dict()))
+        state_after = {k: v.clone() for k, v in net.state_dict().items()}
+        assert not torch.equal(state_after["quantizer.codebook"], state["quantizer.codebook"])
+        results[-1] = (loss.parts | metrics, grads, state_after)
+    for one, other in zip(*results, strict=True):
+        assert_same(one, other)
+
+
+def test_rows_of_padding_cost_what_the_same_rows_cost_alone() -> None:
+    net, batch = tokenizer(), windows(PADDED)
+    rows = [
+        cut(batch, slice(i, i + 1), slice(left, left + n)) for i, (left, n, _) in enumerate(PADDED)
+    ]
+    losses = [net.loss(row) for row in rows if row.act.shape[1]]
+    steps = torch.tensor([float(n) for _, n, _ in PADDED if n])
+    for name, whole in net.loss(batch).parts.items():
+        alone = torch.stack([loss.parts[name] for loss in losses])
+        torch.testing.assert_close(whole, (alone * steps).sum() / steps.sum(), atol=1e-6, rtol=1e-4)
+
+
+def test_an_empty_batch_costs_nothing() -> None:
+    net = tokenizer()
+    loss = net.loss(windows([(3, 0, 0)] * 2))
+    assert loss.total == 0
+    assert all(g.abs().max() == 0 for g in gradients(net, loss.total).values())
+
+
+def test_every_parameter_learns_and_the_codebook_gets_no_gradient() -> None:
+    net = tokenizer("agent.tokenizer.quantizer.commitment=0.3")
+    loss = net.loss(windows([(0, 4, 0)] * 8))
+    grads = gradients(net, loss.total)
+    assert grads.keys() == dict(net.named_parameters()).keys()
+    assert all(g.abs().max() > 0 for g in grads.values())
+    assert not net.quantizer.codebook.requires_grad  # type: ignore[attr-defined]
+
+
+def test_what_is_learned_is_what_was_quantised() -> None:
+    net, batch = tokenizer(), windows(PADDED)
+    z, codes, valid = net.loss(batch).learn
+    assert z.shape == (5, 6, 4, 8) and torch.equal(valid, batch.valid) and not z.requires_grad
+    assert torch.equal(codes[:, :, :], net.tokenize(batch)[:, 1:])
+    assert torch.equal(net.quantizer(z).codes, codes)
+
+
+def test_codes_of_a_training_step_are_those_of_imagination_under_autocast() -> None:
+    net, batch = tokenizer(), windows([(0, 4, 0)] * 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = net.loss(batch)
+        with torch.no_grad():
+            tokens = net.tokenize(batch)[:, 1:]
+    z, codes, _ = loss.learn
+    assert torch.equal(net.quantizer(z).codes, codes)
+    assert (codes == tokens).float().mean() > 0.9
+    assert all(part.dtype == torch.float32 for part in loss.parts.values())
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "worst"])
+def test_autocast_does_not_round_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, batch = tokenizer(), windows(PADDED)
+    fixed = torch.rand(batch.valid.numel(), 3, 64, 64)
+    monkeypatch.setattr(net, "_picture", lambda prev, codes: fixed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = net.loss(batch).parts[name]
+    torch.testing.assert_close(inside, net.loss(batch).parts[name], atol=0, rtol=1e-6)
+
+
+def test_nothing_waits_for_the_host() -> None:
+    net, batch = tokenizer("agent.tokenizer.quantizer.revive_updates=9"), windows(PADDED)
+    with no_waiting():
+        loss = net.loss(batch)
+        loss.total.backward()
+        net.learn(loss.learn)
+        with torch.no_grad():
+            net.decode(Prev(batch.obs[:, :-1], batch.act), net.tokenize(batch)[:, 1:])
