@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from runners.errors import UserError
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -38,10 +40,10 @@ class Hardware:
 def open_hardware(device: str, precision: Precision, threads: int) -> Hardware:
     """Choose and set up the hardware; `threads` 0 means one per core.
 
-    Raises ValueError where a GPU is asked for and there is none.
+    Raises UserError where a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch sees no GPU; expected device=cpu or device=auto")
+        raise UserError("device='cuda', but torch sees no GPU; expected device=cpu or device=auto")
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
