@@ -31,14 +31,22 @@ class RunLog:
     `purge_step`: on resume, the step that the run goes on from; what was logged at later steps
     is cut from metrics.jsonl and hidden by TensorBoard (by its fast loader once the tag is
     logged again). None for a new run.
-    Call `flush` before each checkpoint, or a kill may lose what TensorBoard was to show of it.
+    `sizes`: what `sizes()` gave at the moment that the run goes on from. Then the files are cut
+    to that, so that what was logged later at the same step is gone as well.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        purge_step: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self.metrics = folder / "metrics.jsonl"
+        self.folder, self.metrics = folder, folder / "metrics.jsonl"
+        if sizes is not None:
+            _cut_files(folder, sizes)
         if purge_step is not None:
             cut_metrics(self.metrics, purge_step)
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +130,11 @@ class RunLog:
         """Hand everything logged so far to the operating system; survives a kill from here on."""
         self._writer.flush()
 
+    def sizes(self) -> dict[str, int]:
+        """The length of each file of the log by its name, after a flush."""
+        self.flush()
+        return {str(f.relative_to(self.folder)): f.stat().st_size for f in _files(self.folder)}
+
     def close(self) -> None:
         """Write what is left and release the files; a second call does nothing."""
         if self._lines >= 0:
@@ -176,6 +189,20 @@ def cut_metrics(path: Path, last_step: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [*sorted((folder / "tb").glob("events.*")), folder / "metrics.jsonl"]
+
+
+def _cut_files(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Cut the log's files to `sizes`, and drop those begun later."""
+    for file in _files(folder):
+        size = sizes.get(str(file.relative_to(folder)))
+        if size is None:
+            file.unlink(missing_ok=True)
+        elif file.exists() and file.stat().st_size > size:
+            os.truncate(file, size)
 
 
 def _chart(layout_pb2: Any, title: str, tags: Sequence[Any]) -> Any:
