@@ -5,6 +5,7 @@ ROOT/<env>/<agent>/<date>_<time>_s<seed>_<4 letters>/
     command.txt      each command that worked on it   checkpoints/0001000/...
     versions.json    packages, commit, machine     replay/   all experience
     summary.json     state and result at a glance  media/  eval/
+    error.txt        the last failure, if any
     lock             held by the process that trains
 """
 
@@ -20,6 +21,7 @@ import secrets
 import shlex
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,8 +40,8 @@ _held: set[int] = set()
 class RunInfo:
     """A run at a glance.
 
-    `status` is running, finished or interrupted (a run whose process was killed is that too),
-    or damaged where summary.json cannot be read. `started` is an ISO time.
+    `status` is running, finished, interrupted (a run whose process was killed is that too) or
+    failed (see error.txt), or damaged where summary.json cannot be read. `started` is an ISO time.
     """
 
     path: Path
@@ -121,6 +123,23 @@ def read_summary(run: Path) -> dict[str, Any]:
 def write_summary(run: Path, **changes: Any) -> None:
     """Change fields of summary.json; the others stay. `status steps last_return` are listed."""
     write_atomic(run / "summary.json", json.dumps(read_summary(run) | changes, indent=2))
+
+
+@contextlib.contextmanager
+def failure_noted(run: Path) -> Iterator[None]:
+    """Where work on a run ends in an exception, say so in summary.json and RUN/error.txt."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        words = str(error).strip() or type(error).__name__
+        # A full disk may have been the cause; the error itself must be told in any case.
+        with contextlib.suppress(OSError, UserError):
+            if not stopped:
+                write_atomic(run / "error.txt", traceback.format_exc())
+            status = "interrupted" if stopped else "failed"
+            write_summary(run, status=status, error=words.splitlines()[-1])
+        raise
 
 
 def list_runs(root: Path) -> list[RunInfo]:
