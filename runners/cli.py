@@ -33,6 +33,9 @@ class Command:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2, and one message, where the user erred."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Read by torch at its first allocation: huge pages for large CPU tensors. Together with
+    # `hardware.keep_freed_memory`, elementwise layers run up to three times faster.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         return _dispatch(words)
     except UserError as error:
