@@ -194,7 +194,7 @@ def main(run_dir: Path, options: Options) -> list[Path]:
     """
     check_format(options.format)
     from runners.hardware import open_hardware
-    from runners.train import load_agent
+    from runners.opening import load_agent
 
     run = load_agent(run_dir, options.checkpoint, options.device)
     config: Config = run.config
@@ -235,11 +235,10 @@ def _held_out(
     agent: Agent, config: Config, hardware: Hardware, num: int, seed: int
 ) -> list[Segment]:
     """Whole games of the agent in fresh environments, from seeds that training does not use."""
-    from envs.make import make_env
     from runners.evaluate import play
+    from runners.opening import open_env
 
-    settings = config.env.model_dump()
-    env = make_env(settings, num_envs=num, workers=0, training=False)
+    env = open_env(config, num_envs=num, workers=0, training=False)
     try:
         return play(agent, env, hardware, episodes=num, seed=seed, keep=num)[1]
     finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,43 +16,15 @@ import torch
 from agents.agent import Agent
 from envs.base import Env
 from envs.experience import Finished, Segment
+from runners.console import Status, open_console
+from runners.durable import write_atomic
 from runners.hardware import Hardware
+from runners.opening import load_agent, open_env
+from runners.scoring import Evaluation, evaluation_record, evaluation_table
+from runners.settings.options import EvaluateOptions
 
-# Samples for percentile intervals: enough for stable second digits, milliseconds to draw.
-RESAMPLES = 10_000
 EVALUATION_SEED = 2_000_003
 """Added to the run's seed: games that no training of this run has seen."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Finished games of one policy."""
-
-    games: list[Finished]
-
-    @property
-    def returns(self) -> np.ndarray:
-        """Unclipped return of each game."""
-        return np.array([g.ret for g in self.games])
-
-    def summary(self) -> dict[str, float]:
-        """Mean, median, 95 % bootstrap interval of the mean, mean length."""
-        low, high = interval(self.returns)
-        return {
-            "return": float(self.returns.mean()),
-            "return_median": float(np.median(self.returns)),
-            "return_ci_low": low,
-            "return_ci_high": high,
-            "length": float(np.mean([g.length for g in self.games])),
-        }
-
-
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 @contextmanager
@@ -76,7 +51,8 @@ def play(
 
     Each environment plays its share of the games, so that quick games are not preferred. Games
     start from seeds that depend on `seed` alone. The first `keep` games that environments start
-    are also returned with their frames. watch is told after each game how many are finished.
+    are also returned with their frames. watch is told after each step how many are finished;
+    what it raises ends the evaluation.
     """
     count = env.num_envs
     quota = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
@@ -103,10 +79,56 @@ def play(
                 if quota[game.env]:
                     quota[game.env] -= 1
                     games.append(game)
-                    if watch is not None:
-                        watch(len(games))
             obs = step.obs
+            if watch is not None:
+                watch(len(games))
     return Evaluation(games), film.segments
+
+
+def main(run_dir: Path, options: EvaluateOptions) -> Path:
+    """`tokendream evaluate RUN`: play, print the result, and write it with all that it hangs on.
+
+    Returns the file, RUN/eval/<checkpoint>-<policy>-<n>episodes.json.
+    """
+    run = load_agent(run_dir, options.checkpoint, options.device)
+    episodes = options.episodes or run.config.run.eval_episodes
+    seed = run.config.seed + EVALUATION_SEED if options.seed is None else options.seed
+    begin = time.perf_counter()
+    envs = min(run.config.run.eval_envs, episodes)
+    workers = run.config.env.workers
+    with (
+        closing(open_env(run.config, num_envs=envs, workers=workers, training=False)) as env,
+        closing(open_console()) as console,
+    ):
+        status = Status("evaluate", run.step, run.config.run.steps, due=episodes)
+
+        def watch(played: int) -> None:
+            seconds = time.perf_counter() - begin
+            left = seconds / played * (episodes - played) if played else None
+            console.show(replace(status, done=played, seconds=seconds, seconds_left=left))
+
+        evaluation, _ = play(
+            run.agent if options.policy == "agent" else None,
+            env,
+            run.hardware,
+            episodes=episodes,
+            seed=seed,
+            temperature=options.temperature,
+            watch=watch,
+        )
+    record = evaluation_record(run, options.policy, evaluation)
+    record["protocol"] |= {
+        "environments": envs,
+        "seed": seed,
+        "temperature": options.temperature if options.policy == "agent" else None,
+    }
+    record["seconds"] = time.perf_counter() - begin
+    file = run_dir / "eval" / f"{run.source.name}-{options.policy}-{episodes}episodes.json"
+    file.parent.mkdir(exist_ok=True)
+    write_atomic(file, json.dumps(record, indent=1) + "\n")
+    print(evaluation_table(record))
+    print(f"Written to {file}")
+    return file
 
 
 class _Film:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from dataclasses import replace
@@ -12,21 +11,23 @@ from typing import Any
 import numpy as np
 
 from envs.experience import EnvSpec, Finished
-from envs.make import make_env
 from runners.charts import unlock_bars
 from runners.checkpoint import Checkpoints
-from runners.console import FinalReport, Status, TimeLeft, final_table, open_console
+from runners.console import FinalReport, Status, final_table, open_console
 from runners.dream import log_dreams
-from runners.evaluate import EVALUATION_SEED, Evaluation, play
-from runners.hardware import Hardware, peak_memory_gib
+from runners.evaluate import EVALUATION_SEED, play
+from runners.hardware import Hardware
 from runners.header import header
 from runners.log import RunLog
 from runners.log_layout import run_layout
+from runners.opening import open_env
+from runners.pace import Pace
 from runners.run_folder import write_summary
+from runners.scoring import Evaluation
 from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.tally import Tally, evaluation_scores
-from runners.trainer import Scalars, Trainer
+from runners.trainer import Stopped, Trainer
 
 SHOW_SECONDS = 0.2
 
@@ -38,12 +39,12 @@ class Journal:
         self.config, self.folder, self.spec, self.hardware = config, folder, spec, hardware
         self.console = open_console(config.console)
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=config.run.keep)
-        self.time_left = TimeLeft()
         self.tally, self.evaluated = Tally(), 0
+        self.scored: dict[str, Any] = {}
         self.recent: deque[float] = deque(maxlen=20)
         self.evaluation: Evaluation | None = None
         self.saved = self.dreamed = self.shown = time.monotonic()
-        self.before: dict[str, tuple[float, float]] = {}
+        self.logged: dict[str, int] | None = None
         self._log: RunLog | None = None
 
     def open(self, trainer: Trainer) -> None:
@@ -51,18 +52,25 @@ class Journal:
         self.trainer = trainer
 
     def begin(self, resumed: bool) -> None:
-        """Open the log, and print what the settings mean in plain units."""
-        at = self.trainer.at
-        self._log = RunLog(self.folder, purge_step=at.steps if resumed else None)
+        """Open the log, and print what the settings mean in plain units.
+
+        A new run gets its first checkpoint at once, so that it can be resumed whatever happens.
+        """
+        at, behaviour = self.trainer.at, self.config.agent.behaviour
+        self.pace = Pace(self.trainer, self.config.agent.phases.policy.batch * behaviour.horizon)
+        purge_step = at.steps if resumed else None
+        self._log = RunLog(self.folder, purge_step=purge_step, sizes=self.logged)
+        write_summary(self.folder, status="running", error=None)
         if resumed:
             self.console.note(f"resumed {self.folder} at step {at.steps:,}, epoch {at.epoch}")
             return
         flat = {dotted(key): value for key, _, value in fields(self.config)}
         self._log.hparams(flat, ["eval/return", "episode/return"])
-        self._log.layout(run_layout(self.config.env.suite, self.config.agent.behaviour.horizon))
+        self._log.layout(run_layout(self.config.env.suite, behaviour.horizon))
         self._log.text("settings", "\n".join(f"    {k} = {v}" for k, v in flat.items()))
         for line in header(self.config, self.folder, self.spec, self.trainer):
             self.console.note(line)
+        self.save()
 
     def progress(self, phase: str) -> None:
         """Show where training is, and save if it is time; cheap enough for every update."""
@@ -73,12 +81,12 @@ class Journal:
         if now - self.saved >= 60 * self.config.run.checkpoint_minutes:
             self.save()
 
-    def epoch(self, scalars: Scalars, finished: list[Finished]) -> None:
+    def epoch(self, scalars: dict[str, float], finished: list[Finished]) -> None:
         """Log an epoch; evaluate and draw if it is time. The end of a run has its own."""
         at, run = self.trainer.at, self.config.run
         self.tally.add(finished)
         self.recent.extend(game.ret for game in finished)
-        last = at.epoch > self.trainer.schedule.epochs
+        last = not self.trainer.schedule.epochs_left(at)
         if (at.epoch - 1) % run.log_every == 0 or last:
             self._scalars(self._epoch_scalars(scalars, finished))
         if last:
@@ -89,12 +97,20 @@ class Journal:
             self.dream()
 
     def evaluate(self) -> Evaluation:
-        """Play whole games with the present policy, log them, and save with the score."""
+        """Play whole games with the present policy, log them, and save with the score.
+
+        Raises Stopped, with nothing logged, where somebody asks the trainer to stop.
+        """
         run = self.config.run
         count = min(run.eval_envs, run.eval_episodes)
-        workers = min(count, len(os.sched_getaffinity(0)))
-        status = self._status("evaluate")
-        env = make_env(self.config.env.model_dump(), num_envs=count, workers=workers)
+        status = replace(self._status("evaluate"), due=run.eval_episodes)
+
+        def watch(played: int) -> None:
+            if self.trainer.should_stop():
+                raise Stopped
+            self.console.show(replace(status, done=played))
+
+        env = open_env(self.config, num_envs=count, workers=self.config.env.workers, training=False)
         try:
             self.evaluation, _ = play(
                 self.trainer.agent,
@@ -102,7 +118,7 @@ class Journal:
                 self.hardware,
                 episodes=run.eval_episodes,
                 seed=self.config.seed + EVALUATION_SEED,
-                watch=lambda n: self.console.show(replace(status, done=n, due=run.eval_episodes)),
+                watch=watch,
             )
         finally:
             env.close()
@@ -133,23 +149,35 @@ class Journal:
         self.dreamed = time.monotonic()
 
     def save(self, score: float | None = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; raises UserError, and leaves the last one, if training diverged."""
         assert self._log is not None
         at = self.trainer.at
-        self._log.flush()
-        own = {"tally": vars(self.tally), "evaluated": self.evaluated}
-        self.checkpoints.save(at.steps, {**self.trainer.state_dict(), "journal": own}, score)
-        write_summary(self.folder, steps=at.steps, status="running")
+        self.trainer.check()
+        if score is not None:
+            self.scored = {"updates": dict(at.updates), "score": score}
+        elif self.scored.get("updates") == at.updates:
+            score = self.scored["score"]
+        own = {
+            "tally": vars(self.tally),
+            "evaluated": self.evaluated,
+            "scored": self.scored,
+            "logged": self._log.sizes(),
+        }
+        state = {**self.trainer.state_dict(), "journal": own}
+        self.checkpoints.save(self._number(), state, score)
+        write_summary(self.folder, steps=at.steps)
         self.saved = time.monotonic()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting where a checkpoint was saved."""
         self.tally, self.evaluated = Tally(**state["tally"]), state["evaluated"]
+        self.scored, self.logged = state["scored"], state["logged"]
 
     def finish(self) -> None:
         """Draw and evaluate once more, save, and print the table of the run."""
         self.dream()
         evaluation = self.evaluate()
+        self.trainer.tick()
         write_summary(self.folder, status="finished", seconds=self.trainer.at.seconds)
         self.close()
         print(final_table(self._final_report(evaluation)))
@@ -170,11 +198,22 @@ class Journal:
             self._log.close()
             self._log = None
 
-    def _scalars(self, scalars: Scalars) -> None:
+    def _number(self) -> int:
+        """A checkpoint's name: its step, and in the tail, whose steps are all one, some more.
+
+        So the checkpoint of an evaluation is not replaced by one of later updates.
+        """
+        at = self.trainer.at
+        begun = self.trainer.schedule.in_tail(at) and any(at.done.values())
+        return at.steps + at.tail + int(begun)
+
+    def _scalars(self, scalars: dict[str, float]) -> None:
         assert self._log is not None
         self._log.scalars(self.trainer.at.steps, scalars)
 
-    def _epoch_scalars(self, scalars: Scalars, finished: list[Finished]) -> Scalars:
+    def _epoch_scalars(
+        self, scalars: dict[str, float], finished: list[Finished]
+    ) -> dict[str, float]:
         out = dict(scalars)
         if "policy/return" in out:
             out["policy/advantage_std"] = float(out.pop("policy/advantage_square")) ** 0.5
@@ -182,94 +221,37 @@ class Journal:
         if finished:
             out["episode/return"] = float(np.mean([g.ret for g in finished]))
             out["episode/length"] = float(np.mean([g.length for g in finished]))
-        out |= self.tally.scalars()
-        work, seconds = self.trainer.meter.work, self.trainer.meter.seconds
-        recent = {
-            name: (
-                work[name] - self.before.get(name, (0, 0))[0],
-                seconds[name] - self.before.get(name, (0, 0))[1],
-            )
-            for name in work
-        }
-        self.before = {name: (work[name], seconds[name]) for name in work}
-        total = sum(took for _, took in recent.values()) or 1.0
-        out |= {f"speed/share_{name}": took / total for name, (_, took) in recent.items()}
-        out |= {f"speed/{tag}": rate for tag, rate in self._rates(recent).items()}
-        left = self._seconds_left()
-        if left is not None:
-            out["speed/hours_left"] = left / 3600
-        out["memory/replay_gib"] = self.trainer.replay.bytes_on_disk / 2**30
-        gpu = self.hardware.device.type == "cuda"
-        out["memory/gpu_peak_gib" if gpu else "memory/ram_gib"] = peak_memory_gib(
-            self.hardware.device
+        return (
+            out
+            | self.tally.scalars()
+            | self.pace.scalars()
+            | {"collect/restarts": self.trainer.restarts}
         )
-        out["collect/restarts"] = self.trainer.restarts
-        return out
-
-    def _rates(self, spent: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Collected steps, updates and imagined steps per second of their own time."""
-        rates = {}
-        if "collect" in spent:
-            steps, took = spent["collect"]
-            rates["env_steps_s"] = steps / took if took else 0.0
-        learned = [x for name, x in spent.items() if name != "collect"]
-        if took := sum(t for _, t in learned):
-            rates["updates_s"] = sum(n for n, _ in learned) / took
-        updates, took = spent.get("policy", (0, 0.0))
-        if took:
-            batch = self.config.agent.phases.policy.batch
-            rates["dreamed_steps_s"] = updates * batch * self.config.agent.behaviour.horizon / took
-        return rates
-
-    def _seconds_left(self) -> float | None:
-        trainer = self.trainer
-        meter, at, schedule = trainer.meter, trainer.at, trainer.schedule
-        self.time_left.measure(meter.work, meter.seconds)
-        epochs = range(at.epoch, schedule.epochs + 1)
-        remaining: dict[str, float] = {
-            p.name: sum(p.due(e) for e in epochs) - at.done.get(p.name, 0) for p in trainer.phases
-        }
-        return self.time_left.estimate({"collect": schedule.steps - at.steps, **remaining})
 
     def _status(self, phase: str) -> Status:
         at, schedule = self.trainer.at, self.trainer.schedule
-        phases = {p.name: p for p in self.trainer.phases}
         done, due = at.done.get(phase, 0), 0
-        if phase in phases:
-            due = phases[phase].due(at.epoch)
-        elif phase == "collect":
-            begin = schedule.target(at.epoch - 1) if at.epoch > 1 else 0
-            done, due = at.steps - begin, schedule.target(at.epoch) - begin
+        if phase == "collect":
+            done, due = at.steps - at.planned, schedule.target(at) - at.planned
+        for learned in self.trainer.phases:
+            if learned.name == phase:
+                due = learned.due(at.epoch)
+        left = schedule.epochs_left(at)
         return Status(
             phase=phase,
             step=at.steps,
             num_steps=schedule.steps,
-            epoch=min(at.epoch, schedule.epochs),
-            num_epochs=schedule.epochs,
+            epoch=at.epoch if left else at.epoch - 1,
+            num_epochs=at.epoch - 1 + left,
             done=done,
             due=due,
             seconds=at.seconds,
-            seconds_left=self._seconds_left(),
+            seconds_left=self.pace.seconds_left(),
             ret=float(np.mean(self.recent)) if self.recent else None,
             eval_ret=float(self.evaluation.returns.mean()) if self.evaluation else None,
-            speeds=self._speeds(),
-            memory=self._memory(),
+            speeds=self.pace.speeds(),
+            memory=self.pace.memory(),
         )
-
-    def _speeds(self) -> dict[str, float]:
-        meter = self.trainer.meter
-        rates = self._rates({n: (meter.work[n], meter.seconds[n]) for n in meter.work})
-        words = {
-            "env_steps_s": "collect, steps/s",
-            "updates_s": "learn, updates/s",
-            "dreamed_steps_s": "dream, steps/s",
-        }
-        return {words[tag]: rate for tag, rate in rates.items()}
-
-    def _memory(self) -> dict[str, float]:
-        name = "GPU" if self.hardware.device.type == "cuda" else "RAM"
-        replay = self.trainer.replay.bytes_on_disk / 2**30
-        return {name: peak_memory_gib(self.hardware.device), "replay": replay}
 
     def _final_report(self, evaluation: Evaluation) -> FinalReport:
         summary, at, name = evaluation.summary(), self.trainer.at, self.folder.name
@@ -285,8 +267,8 @@ class Journal:
             frames=at.steps * self.spec.frames_per_step,
             seconds=at.seconds,
             scores=shown,
-            speeds=self._speeds(),
-            memory=self._memory(),
+            speeds=self.pace.speeds(),
+            memory=self.pace.memory(),
             places={
                 "run folder": str(self.folder),
                 "pictures": f"in TensorBoard, tab Images; files: tokendream imagine {name}",

@@ -5,95 +5,75 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from agents.agent import Agent
-from agents.build import build_agent
 from envs.base import Env
-from envs.make import make_env
 from runners.checkpoint import Checkpoints, load, load_weights
 from runners.collect import LocalCollector
+from runners.durable import write_atomic
 from runners.errors import UserError
 from runners.hardware import Hardware, open_hardware
 from runners.journal import Journal
+from runners.opening import new_agent, open_env
 from runners.phases import Phase
 from runners.replay import Replay
-from runners.run_folder import create_run, lock_run, note_command
+from runners.run_folder import (
+    create_run,
+    failure_noted,
+    lock_run,
+    note_command,
+    read_summary,
+)
 from runners.settings.config import Config
 from runners.settings.load import read, to_yaml
 from runners.trainer import Schedule, Stopped, Trainer
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """An agent as a checkpoint left it, on its hardware, with the run's settings."""
-
-    agent: Agent
-    config: Config
-    hardware: Hardware
-    step: int
-
-
-def main(config: Config, run_dir: Path | None = None) -> None:
-    """Train from scratch in a new run folder, or in an empty one given for tests."""
+def main(config: Config) -> Path:
+    """Train from scratch in a new run folder, which is made once all that it needs is there."""
     presets = config.presets
-    folder = run_dir or create_run(
-        Path(config.root),
-        env=presets.env,
-        agent=presets.agent,
-        seed=config.seed,
-        config=to_yaml(config),
-        command=["tokendream", *sys.argv[1:]],
-        name=config.name,
-    )
-    with lock_run(folder):
-        _run(config, folder, None)
+    with _opened(config) as (hardware, env, agent):
+        folder = create_run(
+            Path(config.root),
+            env=presets.env,
+            agent=presets.agent,
+            seed=config.seed,
+            config=to_yaml(config),
+            command=["tokendream", *sys.argv[1:]],
+            name=config.name,
+        )
+        with lock_run(folder):
+            _run(config, folder, env, hardware, agent, None)
+    return folder
 
 
 def resume(run_dir: Path, config: Config) -> None:
-    """Go on from the run's last checkpoint, exactly as if it had not stopped."""
+    """Go on from the run's last checkpoint, exactly as if it had not stopped.
+
+    A run that was killed before its first checkpoint begins anew. Raises UserError where the run
+    has finished and `config` does not ask for more of it.
+    """
     with lock_run(run_dir):
-        note_command(run_dir, ["tokendream", *sys.argv[1:]])
         checkpoint = Checkpoints(run_dir / "checkpoints", keep=config.run.keep).last()
-        if checkpoint is None:
-            raise UserError(f"run {run_dir} has no checkpoint: it stopped before its first one")
-        _run(config, run_dir, checkpoint)
-
-
-def load_agent(run_dir: Path, checkpoint: str = "last", device: str = "auto") -> LoadedRun:
-    """The agent of a run, from its `last` or `best` checkpoint; raises UserError without one."""
-    config = read(run_dir / "config.yaml").config
-    checkpoints = Checkpoints(run_dir / "checkpoints", keep=config.run.keep)
-    folder = checkpoints.best() if checkpoint == "best" else checkpoints.last()
-    if folder is None:
-        raise UserError(f"run {run_dir} has no {checkpoint} checkpoint")
-    hardware = open_hardware(device, config.precision, config.threads)
-    env = open_env(config, num_envs=1, workers=0, training=False)
-    env.close()
-    agent = build_agent(config.agent.model_dump(), env.spec).to(hardware.device)
-    state = load(folder)
-    load_weights(agent, state["model"], folder)
-    return LoadedRun(agent, config, hardware, state["position"]["steps"])
-
-
-def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> Env:
-    """The environments of the settings."""
-    settings = config.env.model_dump()
-    return make_env(settings, num_envs=num_envs, workers=workers, training=training)
+        _refuse_finished(run_dir, config)
+        with _opened(config) as (hardware, env, agent):
+            _run(config, run_dir, env, hardware, agent, checkpoint)
 
 
 def build_trainer(
-    config: Config, folder: Path, env: Env, hardware: Hardware, **hooks: Any
+    config: Config,
+    folder: Path,
+    env: Env,
+    hardware: Hardware,
+    agent: Agent | None = None,
+    **hooks: Any,
 ) -> Trainer:
-    """All parts of a run in `folder`, wired; seeds torch's global generator."""
-    torch.manual_seed(config.seed)
-    agent = build_agent(config.agent.model_dump(), env.spec).to(hardware.device)
+    """All parts of a run in `folder`, wired, around a new agent or the untrained one given."""
+    agent = agent or new_agent(config, env.spec, hardware)
     behaviour, settings = config.agent.behaviour, config.agent.phases.model_dump()
     replay = Replay(
         folder / "replay",
@@ -143,36 +123,63 @@ def restore(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _run(config: Config, folder: Path, checkpoint: Path | None) -> None:
-    hardware = open_hardware(config.device, config.precision, config.threads)
-    env = open_env(config, num_envs=config.env.num_envs, workers=config.env.workers, training=True)
+def _run(
+    config: Config,
+    folder: Path,
+    env: Env,
+    hardware: Hardware,
+    agent: Agent,
+    checkpoint: Path | None,
+) -> None:
     journal = Journal(config, folder, env.spec, hardware)
-    try:
-        with _stop_on_signals() as asked:
-            trainer = build_trainer(
-                config,
-                folder,
-                env,
-                hardware,
-                should_stop=lambda: bool(asked),
-                on_progress=journal.progress,
-                on_epoch=journal.epoch,
-            )
-            journal.open(trainer)
-            if checkpoint is None:
-                trainer.replay.clear()
-            else:
-                journal.load_state_dict(restore(trainer, checkpoint)["journal"])
+    with _stop_on_signals() as asked, closing(journal):
+        trainer = build_trainer(
+            config,
+            folder,
+            env,
+            hardware,
+            agent,
+            should_stop=lambda: bool(asked),
+            on_progress=journal.progress,
+            on_epoch=journal.epoch,
+        )
+        journal.open(trainer)
+        if checkpoint is None:
+            trainer.replay.clear()
+        else:
+            journal.load_state_dict(restore(trainer, checkpoint)["journal"])
+            note_command(folder, ["tokendream", *sys.argv[1:]])
+            write_atomic(folder / "config.yaml", to_yaml(config))
+        with failure_noted(folder):
             journal.begin(resumed=checkpoint is not None)
             try:
                 trainer.run()
+                journal.finish()
             except Stopped:
                 journal.stopped()
                 raise SystemExit(128 + asked[0]) from None
-            journal.finish()
-    finally:
-        journal.close()
-        env.close()
+
+
+@contextmanager
+def _opened(config: Config) -> Iterator[tuple[Hardware, Env, Agent]]:
+    """What a run needs beside its folder; the environments are closed at the end."""
+    hardware = open_hardware(config.device, config.precision, config.threads)
+    num_envs, workers = config.env.num_envs, config.env.workers
+    with closing(open_env(config, num_envs=num_envs, workers=workers, training=True)) as env:
+        yield hardware, env, new_agent(config, env.spec, hardware)
+
+
+def _refuse_finished(run_dir: Path, config: Config) -> None:
+    summary = read_summary(run_dir)
+    if summary.get("status") != "finished":
+        return
+    before = read(run_dir / "config.yaml").config.run
+    if config.run.steps <= before.steps and config.run.tail_epochs <= before.tail_epochs:
+        raise UserError(
+            f"run {run_dir.name} has finished its {summary['steps']:,} steps; "
+            f"to train it further: tokendream resume {run_dir.name} "
+            f"run.steps={2 * before.steps}"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,16 +24,35 @@ from runners.hardware import Hardware
 from runners.phases import Phase
 from runners.replay import Replay
 
-Scalars = dict[str, "float | Tensor"]
-
 
 class Stopped(Exception):
     """Somebody asked the loop to stop; everything is at a point that can be saved."""
 
 
+@dataclass
+class Position:
+    """How far the loop is, in the middle of `epoch`, which counts from 1.
+
+    planned: steps due at the end of the epochs before this one. tail: finished epochs of the
+    tail. done: updates of this epoch; updates: of all epochs. seconds: time spent on the run.
+    """
+
+    epoch: int = 1
+    steps: int = 0
+    planned: int = 0
+    tail: int = 0
+    done: dict[str, int] = field(default_factory=dict)
+    updates: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """When to collect and how much. Epoch 1 collects `first_steps` uniformly random steps."""
+    """When to collect and how much. Epoch 1 collects `first_steps` uniformly random steps.
+
+    It looks ahead from a position, so that `steps` may grow when a run is resumed: collection
+    goes on at the same pace, and a new tail follows.
+    """
 
     steps: int
     first_steps: int
@@ -44,31 +63,39 @@ class Schedule:
     @property
     def epochs(self) -> int:
         """All epochs, those of the tail, which only learn, too."""
-        later = max(0, self.steps - self.first_steps)
-        return 1 + math.ceil(later / self.epoch_steps) + self.tail_epochs
+        return self.epochs_left(Position())
 
-    def target(self, epoch: int) -> int:
-        """Steps to have collected at the end of `epoch`'s collection."""
-        return min(self.steps, self.first_steps + (epoch - 1) * self.epoch_steps)
+    def epochs_left(self, at: Position) -> int:
+        """Epochs from the present one on; 0 at the end of the run."""
+        if self.in_tail(at):
+            return max(0, self.tail_epochs - at.tail)
+        first = at.epoch == 1
+        later = max(0, self.steps - at.planned - first * self.first_steps)
+        return first + math.ceil(later / self.epoch_steps) + self.tail_epochs
 
+    def target(self, at: Position) -> int:
+        """Steps to have collected at the end of the present epoch's collection."""
+        return min(
+            self.steps, at.planned + (self.first_steps if at.epoch == 1 else self.epoch_steps)
+        )
 
-@dataclass
-class Position:
-    """How far the loop is. done: updates of this epoch; updates: of all epochs."""
+    def in_tail(self, at: Position) -> bool:
+        """Whether the present epoch only learns, as all steps are collected."""
+        return at.planned >= self.steps
 
-    epoch: int = 1
-    steps: int = 0
-    done: dict[str, int] = field(default_factory=dict)
-    updates: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
+    def next(self, at: Position) -> Position:
+        """The beginning of the next epoch."""
+        tail = at.tail + 1 if self.in_tail(at) else 0
+        planned = max(at.planned, self.target(at))
+        return replace(at, epoch=at.epoch + 1, planned=planned, tail=tail, done={})
 
 
 class Trainer:
     """Owns the parts of a run and moves them forward.
 
     on_epoch is called at the end of each epoch with the epoch's scalars, to log, evaluate, draw
-    and save; on_progress often, with the name of what runs; should_stop before each piece of
-    work.
+    and save, when the position is already that of the next epoch; on_progress often, with the
+    name of what runs; should_stop before each piece of work.
     """
 
     def __init__(
@@ -83,7 +110,7 @@ class Trainer:
         context: int,
         should_stop: Callable[[], bool],
         on_progress: Callable[[str], None],
-        on_epoch: Callable[[Scalars, list[Finished]], None],
+        on_epoch: Callable[[dict[str, float], list[Finished]], None],
     ) -> None:
         self.agent, self.collector, self.replay = agent, collector, replay
         self.phases, self.schedule, self.hardware = phases, schedule, hardware
@@ -93,17 +120,38 @@ class Trainer:
         self.meter = Meter()
         self.finished: list[Finished] = []
         self.restarts = 0
+        self._clock = time.perf_counter()
 
     def run(self) -> None:
         """Run to the end of the schedule; raises Stopped where should_stop says so."""
-        while self.at.epoch <= self.schedule.epochs:
+        self._clock = time.perf_counter()
+        while self.schedule.epochs_left(self.at):
             self._collect()
             for phase in self.phases:
                 self._learn(phase)
-            scalars, finished = self._scalars(), self.finished
-            self.at.epoch += 1
-            self.at.done, self.finished = {}, []
+            self.check()
+            scalars, finished = self.meter.read(), self.finished
+            self.at, self.finished = self.schedule.next(self.at), []
             self.on_epoch(scalars, finished)
+            self.tick()
+
+    def tick(self) -> None:
+        """Count the time since the last call as spent on the run."""
+        now = time.perf_counter()
+        self.at.seconds += now - self._clock
+        self._clock = now
+
+    def check(self) -> None:
+        """Raises UserError where a loss or a gradient of this epoch is not finite.
+
+        It waits for the device; nothing should be kept of a run that fails it.
+        """
+        broken = [name for name, mean in self.meter.means().items() if not math.isfinite(mean)]
+        if broken:
+            raise UserError(
+                f"{broken[0]} is not finite after {self.at.steps:,} steps: training diverged; "
+                "start again with a lower agent.phases.*.lr, or with precision=float32"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how the run goes on; call `replay.commit` before keeping it."""
@@ -117,6 +165,11 @@ class Trainer:
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
             "rng": rng,
+            "epoch": {
+                "finished": [asdict(game) for game in self.finished],
+                "restarts": self.restarts,
+                "meter": self.meter.state_dict(),
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -129,9 +182,13 @@ class Trainer:
         torch.set_rng_state(state["rng"]["torch"])
         if self.hardware.device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self.hardware.device)
+        epoch = state["epoch"]
+        self.finished = [Finished(**game) for game in epoch["finished"]]
+        self.restarts = epoch["restarts"]
+        self.meter.load_state_dict(epoch["meter"], self.hardware.device)
 
     def _collect(self) -> None:
-        target, random = self.schedule.target(self.at.epoch), self.at.epoch == 1
+        target, random = self.schedule.target(self.at), self.at.epoch == 1
         while self.at.steps < target:
             self._rest("collect")
             with self._timed("collect"):
@@ -164,6 +221,7 @@ class Trainer:
         """A moment between two pieces of work."""
         if self.should_stop():
             raise Stopped
+        self.tick()
         self.on_progress(what)
 
     @contextmanager
@@ -171,18 +229,6 @@ class Trainer:
         begin = time.perf_counter()
         yield
         self.meter.spend(what, time.perf_counter() - begin)
-        self.at.seconds += time.perf_counter() - begin
-
-    def _scalars(self) -> Scalars:
-        """The epoch's means, read back at once; raises UserError where a loss is not finite."""
-        scalars = self.meter.read()
-        broken = [name for name, value in scalars.items() if not math.isfinite(value)]
-        if broken:
-            raise UserError(
-                f"{broken[0]} is not finite after {self.at.steps:,} steps: training diverged; "
-                "start again with a lower agent.phases.*.lr, or with precision=float32"
-            )
-        return dict(scalars)
 
 
 class Meter:
@@ -210,12 +256,24 @@ class Meter:
         """Count time spent on `name`."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def read(self) -> dict[str, float]:
-        """The means, in one copy from the device; they start anew, times and counts go on."""
+    def means(self) -> dict[str, float]:
+        """The means so far, in one copy from the device."""
         if not self._sums:
             return {}
-        tags = list(self._sums)
-        values = torch.stack([self._sums[t] for t in tags]).tolist()
-        means = {t: v / self._counts[t] for t, v in zip(tags, values, strict=True)}
+        values = torch.stack(list(self._sums.values())).tolist()
+        return {t: v / self._counts[t] for t, v in zip(self._sums, values, strict=True)}
+
+    def read(self) -> dict[str, float]:
+        """The means; they start anew, times and counts go on."""
+        means = self.means()
         self._sums, self._counts = {}, {}
         return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of the present epoch; times and counts belong to this process."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on with the sums of an epoch."""
+        self._sums = {tag: value.to(device) for tag, value in state["sums"].items()}
+        self._counts = dict(state["counts"])

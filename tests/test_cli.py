@@ -68,7 +68,6 @@ WRONG = [
     (["evaluate", "last"], "has no checkpoint"),
     (["evaluate", "last", "episods=3"], "did you mean: episodes"),
     (["imagine", "2026", "checkpoint=best"], "has no checkpoint"),
-    (["resume", "last"], "has no checkpoint"),
     (["resume", "last", "seed=1"], "seed: 0 in the run, 1 asked for"),
 ]
 

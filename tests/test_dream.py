@@ -257,21 +257,21 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((run_dir, checkpoint, device))
         return SimpleNamespace(agent=FakeAgent(drift=1), config=Config(seed=1, threads=1))
 
-    def make_env(settings: Any, *, num_envs: int, workers: int, training: bool) -> Any:
-        assert settings["suite"] == "crafter" and not training
+    def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> Any:
+        assert config.env.suite == "crafter" and not training
         return SimpleNamespace(close=lambda: asked.append("closed"))
 
     def play(*_: Any, episodes: int, seed: int, keep: int) -> tuple[None, list[Segment]]:
         asked.append(seed)
         return None, EPISODES
 
-    for name, function in (
-        ("runners.train", load_agent),
-        ("runners.evaluate", play),
-        ("envs.make", make_env),
+    for name, functions in (
+        ("runners.opening", (load_agent, open_env)),
+        ("runners.evaluate", (play,)),
     ):
         module = ModuleType(name)
-        setattr(module, function.__name__, function)
+        for function in functions:
+            setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, name, module)
     return asked
 

@@ -19,6 +19,12 @@ class EvaluateOptions(Settings):
     seed: int | None = Field(
         None, ge=0, lt=2**31, description="of the episodes; null as at the end of training"
     )
+    policy: Literal["agent", "random"] = Field(
+        "agent", description="who acts: the run's agent, or uniformly random actions to compare"
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="of the agent's actions; small is greedy"
+    )
 
 
 class ImagineOptions(Settings):

@@ -1,0 +1,61 @@
+"""From settings and checkpoints to environments and agents on their hardware."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from agents.agent import Agent
+from agents.build import build_agent
+from envs.base import Env
+from envs.experience import EnvSpec
+from envs.make import make_env
+from runners.checkpoint import Checkpoints, load, load_weights
+from runners.errors import UserError
+from runners.hardware import Hardware, open_hardware
+from runners.settings.config import Config
+from runners.settings.load import read
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """An agent as the checkpoint `source` left it after `step` steps, and its run's settings."""
+
+    agent: Agent
+    config: Config
+    hardware: Hardware
+    step: int
+    source: Path
+
+
+def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> Env:
+    """The environments of the settings; raises UserError where they cannot be made."""
+    settings = config.env.model_dump()
+    try:
+        return make_env(settings, num_envs=num_envs, workers=workers, training=training)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def new_agent(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
+    """An untrained agent; seeds torch's global generator, from which its weights come."""
+    torch.manual_seed(config.seed)
+    return build_agent(config.agent.model_dump(), spec).to(hardware.device)
+
+
+def load_agent(run_dir: Path, checkpoint: str = "last", device: str = "auto") -> LoadedRun:
+    """The agent of a run, from its `last` or `best` checkpoint; raises UserError without one."""
+    config = read(run_dir / "config.yaml").config
+    checkpoints = Checkpoints(run_dir / "checkpoints", keep=config.run.keep)
+    folder = checkpoints.best() if checkpoint == "best" else checkpoints.last()
+    if folder is None:
+        raise UserError(f"run {run_dir} has no {checkpoint} checkpoint")
+    hardware = open_hardware(device, config.precision, config.threads)
+    env = open_env(config, num_envs=1, workers=0, training=False)
+    env.close()
+    agent = new_agent(config, env.spec, hardware)
+    state = load(folder)
+    load_weights(agent, state["model"], folder)
+    return LoadedRun(agent, config, hardware, state["position"]["steps"], folder)
