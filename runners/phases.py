@@ -14,7 +14,7 @@ from worldmodels.batch import Batch
 
 # On a CPU, an update runs over slices of the batch whose widest map stays near this size, so
 # that it lives in the caches; gradients are accumulated and the result is that of one batch.
-CPU_MAP_BYTES = 8 << 20
+CPU_MAP_BYTES = 16 << 20
 
 
 class Phase:
