@@ -92,15 +92,15 @@ class DeltaVQ(nn.Module):
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
         z = self._vectors(prev, obs)
         quantized: Quantized = self.quantizer(z)
-        error = to_unit(obs) - self._picture(prev, quantized.z).float()
+        error = to_unit(obs) - self._picture(prev, quantized.z)
         weight = batch.valid.flatten().float()
         weight = weight / weight.sum().clamp_min(1)
         squared = error.square()
         parts = {
-            "l1": error.abs().mean((1, 2, 3)) @ weight,
-            "l2": squared.mean((1, 2, 3)) @ weight,
-            "worst": squared.amax((1, 2, 3)) @ weight,
-            "commit": quantized.loss.mean(-1) @ weight,
+            "l1": (error.abs().mean((1, 2, 3)) * weight).sum(),
+            "l2": (squared.mean((1, 2, 3)) * weight).sum(),
+            "worst": (squared.amax((1, 2, 3)) * weight).sum(),
+            "commit": (quantized.loss.mean(-1) * weight).sum(),
         }
         total = sum((self.weights[k] * parts[k] for k in self.weights), parts["commit"])
         rows = (z.detach(), quantized.codes, batch.valid.flatten())
@@ -123,7 +123,7 @@ class DeltaVQ(nn.Module):
         return z
 
     def _picture(self, prev: Prev, codes: Tensor) -> Tensor:
-        """Raw decoder output (N,C,H,W) from code vectors (N,K,d)."""
+        """Pictures (N,C,H,W) float32 from code vectors (N,K,d)."""
         action = self.action_map(prev.act).view(-1, self.action_channels, *self.grid)
         context = self.context(to_unit(prev.obs))
         delta = self._from_patches(self.post(codes))
