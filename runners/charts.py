@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of a chart: y and the ends low, high of its interval, all (X,); NaN draws no band."""
+    """A curve of a chart: y and the ends low, high of its interval, all (X,); NaN draws no band.
+
+    `width` in pixels. Lines without a name are not in the legend.
+    """
 
     name: str
     y: np.ndarray
@@ -24,6 +27,7 @@ class Line:
     high: np.ndarray
     colour: str
     dashed: bool = False
+    width: float = 2.0
 
 
 def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked") -> np.ndarray:
@@ -50,23 +54,30 @@ def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked"
 def line_chart(
     x: np.ndarray, lines: Sequence[Line], *, title: str, x_name: str, y_name: str
 ) -> np.ndarray:
-    """Curves with their bands over x (X,), y from zero; a legend names them."""
+    """Curves with their bands over x (X,), with y = 0 in the picture; a legend names them."""
     width, height, left, top = 520, 260, 64, 86
     page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
     draw = ImageDraw.Draw(page)
     text(draw, (12, 16), title, 15)
-    tops = np.concatenate([np.concatenate([line.y, line.high]) for line in lines])
-    high = float(np.nanmax(tops)) * 1.05 or 1.0
-    ticks = _ticks(high)
+    numbers = np.concatenate([np.concatenate([line.y, line.low, line.high]) for line in lines])
+    high = max(0.0, float(np.nanmax(numbers))) * 1.05
+    low = min(0.0, float(np.nanmin(numbers))) * 1.05
+    high = high if high > low else low + 1.0
+
+    def up(y: np.ndarray) -> np.ndarray:
+        return (y - low) / (high - low)
+
     plot = Plot(width, height)
-    for tick in ticks:
-        plot.level(tick / high)
-        text(draw, (left - 8, top + height * (1 - tick / high)), f"{tick:.3g}", 12, FAINT, "rm")
+    for tick in _ticks(low, high):
+        at_tick = float(up(np.array(tick)))
+        plot.level(at_tick)
+        text(draw, (left - 8, top + height * (1 - at_tick)), f"{tick:.3g}", 12, FAINT, "rm")
     at = (x - x.min()) / max(float(np.ptp(x)), 1.0) * 0.96 + 0.02
     for line in lines:
-        plot.band(at, line.low / high, line.high / high, line.colour)
+        plot.band(at, up(line.low), up(line.high), line.colour)
     for line in lines:
-        plot.line(at, line.y / high, line.colour, line.dashed, dots=len(x) <= 40)
+        dots = len(x) <= 40 and line.width >= 2
+        plot.line(at, up(line.y), line.colour, line.dashed, dots=dots, width=line.width)
     page.paste(plot.picture(), (left, top))
     draw.rectangle((left - 1, top - 1, left + width, top + height), outline=GRID)
     for i in range(0, len(x), -(-len(x) // 15)):
@@ -79,6 +90,8 @@ def line_chart(
 
 def _legend(draw: ImageDraw.ImageDraw, left: float, y: float, lines: Sequence[Line]) -> None:
     for line in lines:
+        if not line.name:
+            continue
         draw.line((left, y, left + 22, y), fill=line.colour, width=3)
         if line.dashed:
             draw.line((left + 9, y, left + 13, y), fill=PAPER, width=3)
@@ -86,9 +99,9 @@ def _legend(draw: ImageDraw.ImageDraw, left: float, y: float, lines: Sequence[Li
         left += 28 + draw.textlength(line.name, font_size=13) + 22
 
 
-def _ticks(high: float) -> list[float]:
-    """Three to six round numbers from zero up to `high`."""
-    raw = high / 5
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers from `low`, at most 0, up to `high`, at least 0."""
+    raw = (high - low) / 5
     unit = 10.0 ** np.floor(np.log10(raw))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
-    return [float(i * step) for i in range(int(high / step) + 1)]
+    return [float(i * step) for i in range(int(low / step), int(high / step) + 1)]

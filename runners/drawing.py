@@ -126,13 +126,19 @@ class Plot:
             )
 
     def line(
-        self, x: np.ndarray, y: np.ndarray, fill: str, dashed: bool = False, dots: bool = True
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        fill: str,
+        dashed: bool = False,
+        dots: bool = True,
+        width: float = 2.0,
     ) -> None:
-        """A line through the points; it breaks where `y` is not finite."""
+        """A line through the points, `width` pixels wide; it breaks where `y` is not finite."""
         points = [self._at(a, b) if np.isfinite(b) else None for a, b in zip(x, y, strict=True)]
         for a, b in zip(points, points[1:], strict=False):
             if a is not None and b is not None:
-                self._segment(a, b, fill, dashed)
+                self._segment(a, b, fill, dashed, round(width * SMOOTH))
         radius = 2.2 * SMOOTH
         for point in points if dots else []:
             if point is not None:
@@ -144,9 +150,13 @@ class Plot:
         return self._image.reduce(SMOOTH)
 
     def _segment(
-        self, a: tuple[float, float], b: tuple[float, float], fill: str, dashed: bool
+        self,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        fill: str,
+        dashed: bool,
+        width: int,
     ) -> None:
-        width = 2 * SMOOTH
         if not dashed:
             self._draw.line((*a, *b), fill=fill, width=width)
             return

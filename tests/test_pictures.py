@@ -168,3 +168,16 @@ def test_mp4_plays() -> None:
     with av.open(io.BytesIO(encode_mp4(clip, 8))) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert len(frames) == T + 8 and frames[0].shape == (36, 36, 3)
+
+
+def test_a_chart_of_negative_numbers_keeps_them_in_the_picture() -> None:
+    x = np.arange(3.0)
+    nothing = np.full(3, np.nan)
+    line = Line("games lost", np.array([-21.0, -20.0, 3.0]), nothing, nothing, BLUE)
+    positive = Line("games won", np.array([0.0, 1.0, 3.0]), nothing, nothing, BLUE)
+    drawn = [line_chart(x, [each], title="", x_name="", y_name="") for each in (line, positive)]
+    blue = [(p[..., 2].astype(int) - p[..., 0] > 100)[90:340].nonzero() for p in drawn]
+    for rows, columns in blue:
+        # The line reaches from the left to the right side of the plot.
+        assert columns.min() < 100 and columns.max() > 560
+        assert np.ptp(rows) > 150
