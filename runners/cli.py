@@ -133,7 +133,13 @@ COMMANDS: dict[str, Command] = {
         "[key=value ...]", "settings and their origin", commands.config, commands.training_help
     ),
     "bench": Command(
-        "[key=value ...]", "how fast each part is here", commands.bench, commands.training_help
+        "[key=value ...]", "how fast each part is here", commands.bench, commands.bench_help
+    ),
+    "report": Command(
+        "RUN [RUN ...] [key=value ...]",
+        "results of several runs together",
+        commands.report,
+        commands.report_help,
     ),
     "doctor": Command("", "whether everything works here", commands.doctor, commands.no_help),
 }

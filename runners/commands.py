@@ -83,10 +83,31 @@ def imagine(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     """Measure the speed of each part with the settings of a run."""
-    config = _new_config(words)
+    files = [Path(word.partition("=")[2]) for word in words if word.startswith("json=")]
+    config = _new_config([word for word in words if not word.startswith("json=")])
     from runners import bench as benchmark
 
-    benchmark.main(config)
+    benchmark.main(config, json_file=files[-1] if files else None)
+    return 0
+
+
+def report(words: list[str]) -> int:
+    """Put runs of the same settings together: curves, a table, what it was run on."""
+    from runners.run_folder import find_run
+    from runners.settings.load import load_options
+    from runners.settings.options import ReportOptions
+
+    names = [word for word in words if "=" not in word]
+    _, rest, root = _split("report", [*names[:1], *(word for word in words if "=" in word)])
+    options: list[ReportOptions] = []
+    runs: list[Path] = []
+    _together(
+        *[lambda text=text: runs.append(find_run(text, root)) for text in names],
+        lambda: options.append(load_options(ReportOptions, rest)),
+    )
+    from runners import report as reporting
+
+    reporting.main(runs, options[0], command=["tokendream", "report", *words])
     return 0
 
 
@@ -161,6 +182,23 @@ def imagine_help() -> str:
     from runners.settings.show import settings_help
 
     return settings_help(ImagineOptions)
+
+
+def bench_help() -> str:
+    """Where the numbers go, and the settings of a new run."""
+    return (
+        "The table goes to the terminal, and with json=FILE to a JSON file as well.\n"
+        "Seconds and peaks of memory are those of each part alone, in a process of its own.\n\n"
+        f"{training_help()}"
+    )
+
+
+def report_help() -> str:
+    """Options of report."""
+    from runners.settings.options import ReportOptions
+    from runners.settings.show import settings_help
+
+    return settings_help(ReportOptions)
 
 
 def list_help() -> str:

@@ -44,3 +44,12 @@ class ImagineOptions(Settings):
     )
     format: Literal["apng", "gif", "mp4"] = Field("apng", description="of the pictures")
     fps: float = Field(5.0, gt=0, le=60, description="steps shown in a second")
+
+
+class ReportOptions(Settings):
+    """What `report` takes."""
+
+    out: str = Field("report", min_length=1, description="folder to write to, made if need be")
+    random: int = Field(
+        100, ge=0, le=100_000, description="episodes of a random policy to compare with; 0 none"
+    )

@@ -1,0 +1,204 @@
+"""What finished runs left behind, read for a report. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runners.errors import UserError
+from runners.run_folder import read_summary
+from runners.settings.build import dotted, fields
+from runners.settings.config import Config
+from runners.settings.load import CHANGEABLE, read
+
+OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {"run.steps", "run.tail_epochs"}
+"""Settings in which runs of one report may differ."""
+SCORES = {"crafter": "eval/crafter/score", "atari": "atari/hns"}
+TRAINING_SCORES = {"crafter": "crafter/score"}
+SPEEDS = ("speed/env_steps_s", "speed/updates_s", "speed/dreamed_steps_s")
+MEMORY = ("memory/ram_gib", "memory/gpu_peak_gib")
+
+T975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve: a mean return with the ends of its 95 % interval, and the score.
+
+    A point of training has no interval (NaN), and NaN for a score that its suite does not have.
+    """
+
+    step: int
+    ret: float
+    low: float
+    high: float
+    score: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    evaluations, collected: curves by step, `collected` of the games played in training.
+    speeds: medians over the run. peak_gib: of memory. horizon: RUN/media/imagine-*/horizon.json.
+    """
+
+    path: Path
+    config: Config
+    steps: int
+    hours: float
+    evaluations: list[Point]
+    collected: list[Point]
+    speeds: dict[str, float]
+    peak_gib: float
+    versions: dict[str, Any]
+    commands: list[str]
+    horizon: dict[str, Any] | None
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.seed
+
+    @property
+    def final(self) -> Point:
+        """The last evaluation."""
+        return self.evaluations[-1]
+
+
+def read_result(run: Path) -> RunResult:
+    """Raises UserError where the run is not finished or its files are damaged."""
+    summary = read_summary(run)
+    if summary.get("status") != "finished":
+        raise UserError(
+            f"run {run.name} is not finished ({summary.get('status')}): "
+            f"tokendream resume {run.name}"
+        )
+    config = read(run / "config.yaml").config
+    records = list(_records(run / "metrics.jsonl"))
+    suite = config.env.suite
+    evaluations = [_evaluated(r, SCORES[suite]) for r in records if _has(r, "eval/return")]
+    if not evaluations:
+        raise UserError(f"run {run.name} has no evaluation in metrics.jsonl")
+    collected = [
+        Point(r["step"], r["episode/return"], *(math.nan,) * 2, _trained(r, suite))
+        for r in records
+        if _has(r, "episode/return")
+    ]
+    return RunResult(
+        path=run,
+        config=config,
+        steps=int(summary["steps"]),
+        hours=float(summary.get("seconds", math.nan)) / 3600,
+        evaluations=evaluations,
+        collected=collected,
+        speeds={tag: _median(records, tag) for tag in SPEEDS},
+        peak_gib=max((r[tag] for r in records for tag in MEMORY if _has(r, tag)), default=math.nan),
+        versions=_json(run / "versions.json") or {},
+        commands=_commands(run / "command.txt"),
+        horizon=_horizon(run),
+    )
+
+
+def check_alike(results: Sequence[RunResult]) -> None:
+    """Raises UserError unless the runs are seeds of the same settings."""
+    first = results[0]
+    ours = {dotted(key): value for key, _, value in fields(first.config)}
+    seeds = {first.seed: first}
+    for other in results[1:]:
+        theirs = {dotted(key): value for key, _, value in fields(other.config)}
+        keys = sorted(key for key in {*ours, *theirs} - OWN if ours.get(key) != theirs.get(key))
+        if keys:
+            shown = "; ".join(f"{k}: {ours.get(k)} and {theirs.get(k)}" for k in keys[:5])
+            more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise UserError(
+                f"runs {first.path.name} and {other.path.name} differ in {shown}{more}; "
+                "a report takes several seeds of the same settings"
+            )
+        if other.seed in seeds:
+            raise UserError(
+                f"runs {seeds[other.seed].path.name} and {other.path.name} both have "
+                f"seed={other.seed}; a report takes different seeds"
+            )
+        seeds[other.seed] = other
+
+
+def interval_over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval by Student's t; NaN ends with a single value."""
+    numbers = np.asarray(values, float)
+    mean, count = float(numbers.mean()), len(numbers)
+    if count < 2:
+        return mean, math.nan, math.nan
+    quantile = T975[count - 2] if count - 2 < len(T975) else 1.96 + 2.4 / (count - 1)
+    half = quantile * float(numbers.std(ddof=1)) / math.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number}: not JSON") from error
+
+
+def _has(record: dict[str, Any], tag: str) -> bool:
+    return record.get(tag) is not None
+
+
+def _evaluated(record: dict[str, Any], score: str) -> Point:
+    names = ("eval/return", "eval/return_ci_low", "eval/return_ci_high", score)
+    ret, low, high, points = (record[n] if _has(record, n) else math.nan for n in names)
+    return Point(record["step"], ret, low, high, points)
+
+
+def _trained(record: dict[str, Any], suite: str) -> float:
+    score = record.get(TRAINING_SCORES.get(suite, ""))
+    return math.nan if score is None else float(score)
+
+
+def _median(records: Sequence[dict[str, Any]], tag: str) -> float:
+    """Over records in which the work was done at all."""
+    values = [record[tag] for record in records if record.get(tag)]
+    return float(np.median(values)) if values else math.nan
+
+
+def _commands(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [re.sub(r"^\S+  ", "", line) for line in lines]
+
+
+def _horizon(run: Path) -> dict[str, Any] | None:
+    """The errors of imagination, of the last checkpoint if they were measured there."""
+    for checkpoint in ("last", "best"):
+        found = _json(run / "media" / f"imagine-{checkpoint}" / "horizon.json")
+        if found is not None:
+            return found
+    return None
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: it is not JSON") from error
+    return found if isinstance(found, dict) else None
