@@ -7,10 +7,11 @@ from pathlib import Path
 
 from envs.experience import EnvSpec
 from runners.console import duration
-from runners.hardware import Hardware
 from runners.settings.config import Config
 from runners.trainer import Trainer
 
+PROCESS_GIB = 0.6
+"""What Python, torch and the environments take before any network."""
 FRAMES_PER_SECOND = {"atari": 60}
 """Simulator frames in a second of play, where the suite has such a thing."""
 
@@ -35,7 +36,7 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
         + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in updates.items())
         + f"; {imagined / run.steps:.1f} imagined steps per step",
         f"network  {_millions(trainer)} parameters on {trainer.hardware.describe()}",
-        f"memory   {_memory(config, folder, spec, trainer.hardware)}",
+        f"memory   {_memory(config, folder, spec, trainer)}",
     ]
 
 
@@ -51,14 +52,18 @@ def _budget(config: Config, spec: EnvSpec) -> str:
     return f"{text} in {config.env.num_envs} environments"
 
 
-def _memory(config: Config, folder: Path, spec: EnvSpec, hardware: Hardware) -> str:
+def _memory(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> str:
     height, width, channels = spec.obs_shape
     replay = config.run.steps * height * width * channels / 2**30
     free = shutil.disk_usage(folder).free / 2**30
-    text = f"replay grows to {replay:.2f} GiB on disk ({free:.0f} GiB free)"
-    if replay > free:
-        text += " -- NOT ENOUGH: free some, or lower run.steps"
-    return f"{text}; activations are not estimated, the peak is in the log ({hardware.device.type})"
+    # Weights, gradients and two moments of 4 bytes each; the rest is the largest update.
+    weights = 16 * sum(p.numel() for p in trainer.agent.parameters())
+    update = (weights + max(phase.activation_bytes for phase in trainer.phases)) / 2**30
+    gpu = trainer.hardware.device.type == "cuda"
+    ram = f"about {PROCESS_GIB + (0 if gpu else update):.1f} GiB of RAM"
+    text = f"{ram}, {update:.1f} GiB of GPU memory" if gpu else ram
+    text += f"; replay grows to {replay:.2f} GiB on disk ({free:.0f} GiB free)"
+    return f"{text} -- NOT ENOUGH DISK: free some, or lower run.steps" if replay > free else text
 
 
 def _millions(trainer: Trainer) -> str:
