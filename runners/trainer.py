@@ -175,7 +175,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state; the weights are loaded by whoever opened the checkpoint."""
         for phase in self.phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+            phase.load_state_dict(state["optimizers"][phase.name])
         self.at = Position(**state["position"])
         self.replay.load_state_dict(state["replay"])
         self.collector.load_state_dict(state["collector"])
