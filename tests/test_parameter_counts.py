@@ -1,0 +1,148 @@
+"""The paper-sized networks: parameters module by module, losses at the start."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from agents.agent import Agent
+from agents.build import build_agent
+from envs.experience import Discrete, EnvSpec
+from runners.settings.load import load
+from tests.nets import windows
+
+CRAFTER = {
+    "tokenizer": 5_409_611,
+    "tokenizer.encoder": 1_892_992,
+    "tokenizer.decoder": 1_548_867,
+    "tokenizer.context": 1_761_608,
+    "tokenizer.pre tokenizer.post": 132_160,
+    "tokenizer.action_plane": 69_632,
+    "tokenizer.action_map": 4_352,
+    "tokenizer.quantizer": 0,
+    "dynamics": 11_948_457,
+    "dynamics.net.blocks": 9_457_152,
+    "dynamics.net.position": 64_512,
+    "dynamics.net.norm": 1_024,
+    "dynamics.layout.frame dynamics.layout.frame_norm": 447_656,
+    "dynamics.layout.token": 524_288,
+    "dynamics.layout.action": 8_704,
+    "dynamics.token_head": 787_968,
+    "dynamics.reward_head": 393_471,
+    "dynamics.end_head": 263_682,
+    "policy": 3_745_216,
+    "policy.encoder": 455_856,
+    "policy.lstm": 3_149_824,
+    "policy.actor": 8_721,
+    "policy.critic": 130_815,
+    "target": 3_745_216,
+    "all": 24_848_500,
+}
+ATARI_18 = {
+    "tokenizer": 4_126_643,
+    "tokenizer.encoder": 1_892_992,
+    "tokenizer.decoder": 1_567_299,
+    "tokenizer.context": 455_856,
+    "tokenizer.pre tokenizer.post": 132_160,
+    "tokenizer.action_plane": 73_728,
+    "tokenizer.action_map": 4_608,
+    "dynamics": 3_580_841,
+    "dynamics.net.blocks": 2_369_280,
+    "dynamics.net.position": 39_936,
+    "dynamics.net.norm": 512,
+    "dynamics.layout.frame dynamics.layout.frame_norm": 442_532,
+    "dynamics.layout.token": 262_144,
+    "dynamics.layout.action": 4_608,
+    "dynamics.token_head": 328_960,
+    "dynamics.reward_head": 66_563,
+    "dynamics.end_head": 66_306,
+    "policy": 3_615_427,
+    "policy.encoder": 455_856,
+    "policy.lstm": 3_149_824,
+    "policy.actor": 9_234,
+    "policy.critic": 513,
+    "target": 3_615_427,
+    "all": 14_938_338,
+}
+ATARI_4 = {
+    "tokenizer": 4_065_715,
+    "dynamics": 3_577_257,
+    "policy": 3_608_245,
+    "target": 3_608_245,
+    "all": 14_859_462,
+}
+
+
+def paper_agent(env: str, num_actions: int) -> Agent:
+    config = load([f"env={env}", "agent=delta_iris", "size=paper"]).config
+    return build_agent(config.agent.model_dump(), EnvSpec((64, 64, 3), Discrete(num_actions)))
+
+
+def count(agent: Agent, path: str) -> int:
+    """Parameters of the module at a path; `all` is the whole agent."""
+    roots = {
+        "tokenizer": "world_model.tokenizer",
+        "dynamics": "world_model.dynamics",
+        "policy": "actor_critic",
+        "all": "",
+    }
+    first, _, rest = path.partition(".")
+    at = ".".join(x for x in (roots.get(first, first), rest) if x)
+    module: nn.Module = agent.get_submodule(at)
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("env", "num_actions", "expected"),
+    [("crafter", 17, CRAFTER), ("atari", 18, ATARI_18), ("atari", 4, ATARI_4)],
+)
+def test_every_module_has_as_many_parameters_as_published(
+    env: str, num_actions: int, expected: dict[str, int]
+) -> None:
+    with torch.device("meta"):
+        agent = paper_agent(env, num_actions)
+    got = {paths: sum(count(agent, path) for path in paths.split()) for paths in expected}
+    assert got == expected
+
+
+def test_the_codebook_is_a_buffer_of_the_published_size() -> None:
+    with torch.device("meta"):
+        agent = paper_agent("crafter", 17)
+    quantizer = agent.get_submodule("world_model.tokenizer.quantizer")
+    assert dict(quantizer.named_buffers())["codebook"].shape == (1024, 64)
+
+
+def test_weights_start_as_published() -> None:
+    agent = paper_agent("crafter", 17)
+    for module in agent.world_model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            assert module.weight.detach().std() == pytest.approx(0.02, rel=0.05)
+        if isinstance(module, nn.Linear):
+            assert not module.bias.any()
+    critic = agent.get_submodule("actor_critic.critic")
+    assert all(not p.any() for p in critic.parameters())
+    actor = agent.get_submodule("actor_critic.actor")
+    assert all(0.03 < p.abs().max() <= 512**-0.5 + 1e-6 for p in actor.parameters())
+    for ours, theirs in zip(
+        agent.get_submodule("target").parameters(),
+        agent.get_submodule("actor_critic").parameters(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs) and ours is not theirs
+
+
+def test_losses_start_near_those_of_even_guesses() -> None:
+    agent, batch = paper_agent("crafter", 17), windows([(0, 2, 0)])
+    with torch.no_grad():
+        parts = agent.world_model.loss(batch).parts
+        assert parts["obs_ce"] == pytest.approx(math.log(1024), abs=0.25)
+        assert parts["reward_loss"] == pytest.approx(math.log(255), abs=0.25)
+        assert parts["end_loss"] == pytest.approx(math.log(2), abs=0.3)
+        agent.horizon = 2
+        parts = agent.policy_loss(agent.lesson(batch)).parts
+    assert parts["value_loss"] == pytest.approx(math.log(255), abs=1e-4)
+    assert parts["entropy"] == pytest.approx(math.log(17), abs=0.02)
+    assert parts["value"].abs() < 1e-3

@@ -1,0 +1,42 @@
+"""Every agent preset, on every environment and in every size, builds and learns."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from agents.build import build_agent
+from envs.experience import Discrete, EnvSpec
+from runners.hardware import Hardware
+from runners.phases import Phase
+from runners.settings.load import load
+from runners.settings.presets import names
+from tests.nets import NUM_ACTIONS, windows
+
+# Rows and frames, which decide the time; widths stay those of the preset.
+FEW = [f"agent.phases.{name}.batch=2" for name in ("tokenizer", "world_model", "policy")]
+FEW += [f"agent.phases.{name}.frames=3" for name in ("tokenizer", "world_model")]
+FEW += ["agent.behaviour.horizon=2", "agent.behaviour.context=2"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "size"), list(product(names("agent"), names("env"), names("size")))
+)
+def test_a_preset_builds_and_takes_an_update_of_each_phase(agent: str, env: str, size: str) -> None:
+    config = load([f"agent={agent}", f"env={env}", f"size={size}", *FEW]).config.agent
+    spec = EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS))
+    built = build_agent(config.model_dump(), spec)
+    hardware = Hardware(torch.device("cpu"), torch.float32)
+    numbers, batch = config.phases.model_dump(), windows([(0, 2, 0), (1, 1, 0)])
+    for learner in built.learners():
+        mine = {k: v for k, v in numbers[learner.name].items() if k != "priority"}
+        mine.setdefault("frames", config.behaviour.horizon + 1)
+        phase = Phase(learner, hardware, **mine)
+        before = [p.detach().clone() for p in phase.parameters]
+        metrics = phase.update(batch)
+        assert all(torch.isfinite(v).all() for v in metrics.values()), metrics
+        assert {"loss", "grad_norm"} <= metrics.keys() and metrics["grad_norm"] > 0
+        moved = [bool((p != b).any()) for p, b in zip(phase.parameters, before, strict=True)]
+        assert sum(moved) > len(moved) / 2
