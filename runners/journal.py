@@ -153,9 +153,10 @@ class Journal:
         assert self._log is not None
         at = self.trainer.at
         self.trainer.check()
+        moment = {"steps": at.steps, "updates": dict(at.updates)}
         if score is not None:
-            self.scored = {"updates": dict(at.updates), "score": score}
-        elif self.scored.get("updates") == at.updates:
+            self.scored = {"moment": moment, "score": score}
+        elif self.scored.get("moment") == moment:
             score = self.scored["score"]
         own = {
             "tally": vars(self.tally),

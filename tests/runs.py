@@ -1,0 +1,116 @@
+"""Runs so small that they train in a second, and what compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.base import Env, Game
+from envs.vector import VectorEnv
+from runners.hardware import Hardware
+from runners.settings.config import Config
+from runners.settings.load import load
+from runners.train import build_trainer
+from runners.trainer import Trainer
+
+HARDWARE = Hardware(torch.device("cpu"), torch.float32)
+
+WORDS = [
+    "size=tiny",
+    "run=debug",
+    "device=cpu",
+    "precision=float32",
+    "threads=1",
+    "console=plain",
+    "env.num_envs=3",
+    "env.workers=0",
+    "agent.tokenizer.patch=8",
+    "agent.tokenizer.mult=[1]",
+    "agent.tokenizer.down=[0]",
+    "agent.tokenizer.encoder.base=8",
+    "agent.tokenizer.encoder.latent=8",
+    "agent.tokenizer.context.base=8",
+    "agent.tokenizer.context.latent=4",
+    "agent.tokenizer.decoder.base=8",
+    "agent.tokenizer.quantizer.size=32",
+    "agent.tokenizer.quantizer.dim=8",
+    "agent.dynamics.width=64",
+    "agent.dynamics.layers=1",
+    "agent.dynamics.heads=2",
+    "agent.dynamics.layout.base=8",
+    "agent.dynamics.layout.latent=1",
+    "agent.dynamics.layout.patch=8",
+    "agent.dynamics.layout.mult=[1]",
+    "agent.dynamics.layout.down=[0]",
+    "agent.actor_critic.base=8",
+    "agent.actor_critic.latent=2",
+    "agent.actor_critic.hidden=16",
+    "agent.actor_critic.patch=8",
+    "agent.actor_critic.mult=[1]",
+    "agent.actor_critic.down=[0]",
+    "agent.behaviour.horizon=3",
+    "agent.behaviour.context=2",
+    "agent.behaviour.epsilon=0.2",
+    "run.steps=60",
+    "run.first_steps=30",
+    "run.epoch_steps=15",
+    "run.chunk_steps=7",
+    "run.tail_epochs=1",
+    "run.eval_episodes=2",
+    "run.eval_envs=2",
+    "run.checkpoint_minutes=1000",
+    "run.dream_minutes=0",
+]
+CRAFTER = [*WORDS, "env=crafter", "env.length=12"]
+"""Real Crafter, its episodes cut at 12 steps."""
+
+
+def small(*words: str) -> Config:
+    """The settings of a run of 60 steps in 4 epochs, changed by `words`."""
+    return load([*CRAFTER, *words]).config
+
+
+def games(make: Callable[[], Game], count: int = 3) -> VectorEnv:
+    """Games in this process."""
+    return VectorEnv([make] * count)
+
+
+def trainer_of(config: Config, folder: Path, env: Env, **hooks: Any) -> Trainer:
+    """A trainer without a journal."""
+    quiet = {
+        "should_stop": lambda: False,
+        "on_progress": lambda what: None,
+        "on_epoch": lambda scalars, finished: None,
+    }
+    return build_trainer(config, folder, env, HARDWARE, **{**quiet, **hooks})
+
+
+def essence(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what depends on the clock."""
+    position = {k: v for k, v in state["position"].items() if k != "seconds"}
+    parts = ("model", "optimizers", "collector", "replay", "rng", "epoch")
+    return {"position": position, **{part: state[part] for part in parts}}
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two nested states differ in any bit."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{path}: keys {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [x for key in a for x in differences(a[key], b[key], f"{path}.{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        if len(a) != len(b):
+            return [f"{path}: {len(a)} and {len(b)} items"]
+        pairs = zip(a, b, strict=True)
+        return [x for i, (v, w) in enumerate(pairs) for x in differences(v, w, f"{path}.{i}")]
+    if isinstance(a, torch.Tensor):
+        same = torch.equal(a, b)
+    elif isinstance(a, np.ndarray):
+        same = bool(np.array_equal(a, b))
+    else:
+        same = a == b
+    return [] if same else [f"{path}: {a} and {b}"[:200]]

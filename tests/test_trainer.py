@@ -1,0 +1,260 @@
+"""Training can stop anywhere and goes on bit for bit; nothing that watches it changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from envs.base import Env
+from envs.probes import CountingGame
+from runners import train
+from runners.checkpoint import Checkpoints, load, save
+from runners.errors import UserError
+from runners.opening import open_env
+from runners.phases import Phase
+from runners.replay_store import Store
+from runners.run_folder import read_summary
+from runners.settings.config import Config
+from runners.settings.load import load as settings
+from runners.train import restore
+from runners.trainer import Position, Schedule, Stopped, Trainer
+from tests.runs import differences, essence, games, small, trainer_of
+from worldmodels.batch import Batch
+
+COUNTING = functools.partial(CountingGame, 4, 5, size=64, num_actions=5, life_every=3)
+
+
+def crafter(config: Config) -> Env:
+    """Real Crafter in this process."""
+    return open_env(config, num_envs=config.env.num_envs, workers=0, training=True)
+
+
+def counting(_: Config) -> Env:
+    """Counting games that lose lives."""
+    return games(COUNTING)
+
+
+def saved(trainer: Trainer, folder: Path) -> dict[str, Any]:
+    """The state after a trip to disk."""
+    save(folder, trainer.state_dict())
+    return essence(load(folder))
+
+
+def whole(
+    config: Config, folder: Path, make: Callable[[Config], Env]
+) -> tuple[dict[str, Any], int]:
+    """The end of an uninterrupted run, and how many moments to stop it had."""
+    moments: list[str] = []
+    trainer = trainer_of(config, folder, make(config), on_progress=moments.append)
+    trainer.run()
+    return saved(trainer, folder / "end"), len(moments)
+
+
+def interrupted(
+    config: Config, folder: Path, make: Callable[[Config], Env], stops: list[int]
+) -> dict[str, Any]:
+    """The end of a run stopped after each number of moments in `stops`, resumed from disk."""
+    for life, moments in enumerate([*stops, 10**9]):
+        left = iter(range(moments))
+        trainer = trainer_of(
+            config, folder, make(config), should_stop=lambda left=left: next(left, None) is None
+        )
+        if life:
+            restore(trainer, folder / "stopped")
+        with contextlib.suppress(Stopped):
+            trainer.run()
+        save(folder / "stopped", trainer.state_dict())
+        trainer.collector.env.close()
+        trainer.replay.close()
+    assert not trainer.schedule.epochs_left(trainer.at), "the run ended"
+    return essence(load(folder / "stopped"))
+
+
+def test_a_run_stopped_at_every_moment_is_the_same_run(tmp_path: Path) -> None:
+    config = small("run.steps=45")
+    end, moments = whole(config, tmp_path / "whole", counting)
+    assert moments > 30
+    again = interrupted(config, tmp_path / "parts", counting, [1] * (moments - 1))
+    assert differences(end, again) == []
+
+
+@pytest.mark.parametrize("stop", [2, 7, 13, 16, 18])
+def test_a_crafter_run_stopped_once_is_the_same_run(tmp_path: Path, stop: int) -> None:
+    """Stops lie in collection at random, in each phase, and in collection by the policy."""
+    config = small("run.steps=45", "run.tail_epochs=0")
+    end, moments = whole(config, tmp_path / "whole", crafter)
+    assert stop < moments
+    again = interrupted(config, tmp_path / "parts", crafter, [stop])
+    assert differences(end, again) == []
+
+
+def test_seeds_decide_a_run(tmp_path: Path) -> None:
+    ends = [
+        whole(small(f"seed={seed}"), tmp_path / str(i), counting)[0]
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert differences(ends[0], ends[1]) == []
+    assert differences(ends[0]["model"], ends[2]["model"])
+
+
+def test_what_watches_a_run_does_not_change_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often = ["run.eval_every=1", "run.checkpoint_minutes=1e-9", "run.dream_minutes=1e-9"]
+    ends = []
+    for name, words in (("often", often), ("never", [])):
+        run = train.main(small(f"root={tmp_path}", f"name={name}", "run.steps=45", *words))
+        last = Checkpoints(run / "checkpoints", keep=9).last()
+        assert last is not None and read_summary(run)["status"] == "finished"
+        ends.append(essence(load(last)))
+        first, second = (Store.read(run / "replay").episode(i).obs for i in (0, 1))
+        ends[-1]["first"], ends[-1]["second"] = first, second
+    assert differences(ends[0], ends[1]) == []
+    assert "evaluation return" in capsys.readouterr().out
+
+
+def test_the_best_checkpoint_outlives_updates_at_the_same_step(tmp_path: Path) -> None:
+    config = small(
+        f"root={tmp_path}", "run.eval_every=1", "run.checkpoint_minutes=1e-9", "run.keep=9"
+    )
+    run = train.main(config)
+    states = {
+        int(checkpoint.name): json.loads((checkpoint / "state.json").read_text())
+        for checkpoint in Checkpoints(run / "checkpoints", 9).all()
+    }
+    scored = [number for number, state in states.items() if state["score"] is not None]
+    assert scored == [30, 45, 60, 61] and len(states) > 4, "one for each epoch, the tail's too"
+
+
+def test_the_published_schedules() -> None:
+    for words, epochs in (
+        (["env=crafter"], 1 + 990 + 9),
+        (["env=atari"], 1 + 490 + 109),
+        (["env=crafter", "size=tiny", "run=debug"], 1 + 2 + 1),
+    ):
+        run = settings(words).config.run
+        schedule = Schedule(
+            run.steps, run.first_steps, run.epoch_steps, run.tail_epochs, run.chunk_steps
+        )
+        assert schedule.epochs == epochs
+        assert walk(schedule)[-1] == run.steps and len(walk(schedule)) == epochs
+
+
+def walk(schedule: Schedule, at: Position | None = None) -> list[int]:
+    """Steps planned at the end of each epoch."""
+    at, planned = at or Position(), []
+    while schedule.epochs_left(at):
+        left = schedule.epochs_left(at)
+        planned.append(schedule.target(at))
+        at = schedule.next(at)
+        assert schedule.epochs_left(at) == left - 1
+    return planned
+
+
+def test_a_schedule_of_an_odd_number_of_steps() -> None:
+    assert walk(Schedule(25, 10, 6, 2, 5)) == [10, 16, 22, 25, 25, 25]
+    assert walk(Schedule(10, 10, 6, 0, 5)) == [10]
+    assert walk(Schedule(7, 10, 6, 1, 5)) == [7, 7]
+
+
+def test_a_longer_schedule_goes_on_at_the_same_pace() -> None:
+    short, long = Schedule(16, 10, 6, 2, 5), Schedule(30, 10, 6, 2, 5)
+    at = Position()
+    while short.epochs_left(at):
+        at = short.next(at)
+    assert at.epoch == 5 and at.tail == 2
+    assert walk(long, at) == [22, 28, 30, 30, 30]
+
+
+def test_steps_beyond_an_epoch_are_deducted_from_the_next(tmp_path: Path) -> None:
+    config = small("run.chunk_steps=100", "env.num_envs=4", "run.tail_epochs=0")
+    trainer = trainer_of(config, tmp_path, games(COUNTING, 4))
+    steps: list[int] = []
+    trainer.on_epoch = lambda scalars, finished: steps.append(trainer.at.steps)
+    trainer.run()
+    assert steps == [32, 48, 60]
+    assert trainer.replay.num_steps == 60
+
+
+def test_updates_follow_the_phases_and_count_draws_after_the_first_epoch(tmp_path: Path) -> None:
+    config = small("agent.phases.policy.after_epoch=2", "agent.phases.tokenizer.updates=2")
+    trainer = trainer_of(config, tmp_path, counting(config))
+    trainer.run()
+    assert trainer.at.updates == {"tokenizer": 5 + 3 * 2, "world_model": 5 + 3 * 3, "policy": 2 * 3}
+    counts = trainer.replay.state_dict()["counts"]
+    assert counts["tokenizer"].sum() == 3 * 2 * 4 and counts["policy"].sum() == 2 * 3 * 4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    config = small()
+    trainer = trainer_of(config, tmp_path, counting(config))
+    trainer.run()
+    with torch.no_grad():
+        next(iter(trainer.phases[1].learner.module.parameters())).fill_(math.nan)
+    trainer.schedule = Schedule(60, 30, 15, 2, 7)
+    with pytest.raises(UserError, match=r"world_model/\w+ is not finite after 60 steps.*lr"):
+        trainer.run()
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint_and_says_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, calls = Phase.update, itertools.count()
+
+    def diverge(self: Phase, batch: Batch) -> dict[str, torch.Tensor]:
+        metrics = update(self, batch)
+        if next(calls) > 15:
+            with torch.no_grad():
+                self.parameters[0].fill_(math.nan)
+            metrics["grad_norm"] = torch.tensor(math.nan)
+        return metrics
+
+    monkeypatch.setattr(Phase, "update", diverge)
+    config = small(f"root={tmp_path}", "name=bad", "run.checkpoint_minutes=1e-9", "run.keep=50")
+    with pytest.raises(UserError, match="not finite"):
+        train.main(config)
+    run = tmp_path / "crafter" / "delta_iris" / "bad"
+    summary = read_summary(run)
+    assert summary["status"] == "failed" and "not finite" in summary["error"]
+    assert "UserError" in (run / "error.txt").read_text()
+    last = Checkpoints(run / "checkpoints", 1).last()
+    assert last is not None
+    assert all(torch.isfinite(weight).all() for weight in load(last)["model"].values())
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no GPU"):
+        train.main(small(f"root={tmp_path / 'runs'}", "device=cuda"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_resumed_only_for_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(f"root={tmp_path}", "run.steps=30", "run.first_steps=30")
+    run = train.main(config)
+    with pytest.raises(UserError, match=r"has finished its 30 steps.*run.steps=60"):
+        train.resume(run, config)
+    more = config.model_copy(update={"run": config.run.model_copy(update={"steps": 45})})
+    train.resume(run, more)
+    summary = read_summary(run)
+    assert summary["status"] == "finished" and summary["steps"] == 45
+    with pytest.raises(UserError, match="has finished its 45 steps"):
+        train.resume(run, more)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_the_users_error() -> None:
+    from runners.hardware import open_hardware
+
+    with pytest.raises(UserError, match="device='cuda'"):
+        open_hardware("cuda", "auto", 1)
