@@ -1,0 +1,113 @@
+"""What every part of a kind must do; an entry of a table is held to its check."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from agents.protocols import ActorCritic, View
+from tests.nets import cut, gradients, scribble
+from worldmodels.batch import Batch
+from worldmodels.protocols import Dynamics, Layout, Prev, Quantizer, State, Tokenizer
+from worldmodels.world_model import WorldModel
+
+
+def check_quantizer(quantizer: Quantizer) -> None:
+    """Codes in range, gradients to the input, no change of state by the forward pass."""
+    assert isinstance(quantizer, nn.Module)
+    before = {k: v.clone() for k, v in quantizer.state_dict().items()}
+    z = torch.randn(3, 4, quantizer.dim, requires_grad=True)
+    out = quantizer(z)
+    assert out.codes.shape == out.loss.shape == (3, 4) and out.z.shape == z.shape
+    assert out.codes.dtype == torch.int64 and in_range(out.codes, quantizer.size)
+    torch.testing.assert_close(out.z.detach(), quantizer.embed(out.codes), atol=1e-5, rtol=1e-4)
+    out.z.sum().backward()
+    assert z.grad is not None and z.grad.any()
+    assert all(torch.equal(v, before[k]) for k, v in quantizer.state_dict().items())
+    weight = torch.ones(12)
+    metrics = quantizer.update(z.detach().flatten(0, 1), out.codes.flatten(), weight)
+    assert all(v.isfinite() for v in metrics.values())
+
+
+def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
+    """Tokens stand at the frame they describe; frames are uint8; padding costs nothing."""
+    assert isinstance(tokenizer, nn.Module)
+    tokens = tokenizer.tokenize(batch)
+    assert tokens.shape == (*batch.obs.shape[:2], tokenizer.tokens)
+    assert in_range(tokens, tokenizer.vocab)
+    prev = Prev(batch.obs[:, :-1], batch.act)
+    assert torch.equal(tokenizer.encode(prev, batch.obs[:, 1:]), tokens[:, 1:])
+    obs = tokenizer.decode(prev, tokens[:, 1:])
+    assert obs.dtype == torch.uint8 and obs.shape == batch.obs[:, 1:].shape
+    loss = tokenizer.loss(batch)
+    torch.testing.assert_close(tokenizer.loss(scribble(batch)).total, loss.total)
+    assert gradients(tokenizer, loss.total)
+    assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
+
+
+def check_layout(layout: Layout, width: int, batch: Batch, tokens: Tensor) -> None:
+    """The pieces of a step have the sizes that the layout states."""
+    rows, steps = batch.act.shape
+    assert layout.stride == 1 + layout.tokens + layout.look_size
+    assert layout.root(batch.obs[:, 0], tokens[:, 0]).shape == (rows, layout.root_size, width)
+    assert layout.act(batch.act).shape == (rows, steps, 1, width)
+    assert layout.act(batch.act[:, 0]).shape == (rows, 1, width)
+    assert layout.answer(tokens).shape == (rows, steps + 1, layout.tokens, width)
+    looked = layout.look(batch.obs)
+    assert looked.shape == (rows, steps + 1, layout.look_size, width)
+    one = layout.look(batch.obs[:, 1])
+    torch.testing.assert_close(one, looked[:, 1], atol=1e-5, rtol=1e-4)
+
+
+def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor) -> None:
+    """Padding costs nothing; given tokens are followed; a memory goes on and on."""
+    assert isinstance(dynamics, nn.Module)
+    loss = dynamics.loss(batch, tokens)
+    torch.testing.assert_close(dynamics.loss(scribble(batch), tokens).total, loss.total)
+    assert gradients(dynamics, loss.total)
+    with torch.no_grad():
+        memory = dynamics.start(batch, tokens)
+        for step in range(30):
+            given = tokens[:, -1] if step == 0 else None
+            memory, prediction = dynamics.step(memory, batch.act[:, -1], given)
+            memory = dynamics.see(memory, batch.obs[:, -1], prediction.tokens)
+            if given is not None:
+                assert torch.equal(prediction.tokens, given)
+            assert prediction.logits.shape == (*prediction.tokens.shape, vocab)
+            assert in_range(prediction.tokens, vocab) and prediction.end.dtype == torch.bool
+            numbers = (prediction.logits, prediction.rew, prediction.end_prob)
+            assert all(x.isfinite().all() and x.dtype == torch.float32 for x in numbers)
+
+
+def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None:
+    """A stretch equals its moments one by one; unseen moments leave the memory alone."""
+    rows, steps = x.shape[:2]
+    whole, last = policy(x, policy.initial(rows))
+    assert whole.logits.shape == (rows, steps, num_actions)
+    assert whole.critic.shape == (rows, steps, policy.value.size)
+    carry = policy.initial(rows)
+    for t in range(steps):
+        decision, carry = policy(x[:, t : t + 1], carry)
+        torch.testing.assert_close(decision.logits[:, 0], whole.logits[:, t], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(carry, last, atol=1e-5, rtol=1e-4)
+    seen = torch.ones(rows, steps, dtype=torch.bool)
+    torch.testing.assert_close(policy.watch(x, seen), last, atol=1e-5, rtol=1e-4)
+    seen[:, :-2] = False
+    late = policy.watch(x[:, -2:], seen[:, -2:])
+    torch.testing.assert_close(policy.watch(x, seen), late, atol=1e-5, rtol=1e-4)
+
+
+def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
+    """The start of a dream looks as the last real frame does."""
+    real = view.real(world_model, batch)
+    assert real.shape[:2] == batch.obs.shape[:2]
+    assert torch.equal(view.imagined(world_model.start(batch)), real[:, -1])
+    alone = cut(batch, slice(None), slice(batch.act.shape[1], None))
+    assert torch.equal(view.real(world_model, alone)[:, 0], real[:, -1])
+    state: State = world_model.imagine(world_model.start(batch), batch.act[:, -1])[0]
+    assert view.imagined(state).shape == real[:, -1].shape
+
+
+def in_range(numbers: Tensor, size: int) -> bool:
+    """Whether all numbers are classes below `size`."""
+    return bool((numbers >= 0).all() and (numbers < size).all())
