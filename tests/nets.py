@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.agent import Agent
@@ -91,6 +92,13 @@ def scribble(batch: Batch, seed: int = 1) -> Batch:
     )
 
 
+def tokens_of(batch: Batch, seed: int = 3) -> Tensor:
+    """Random tokens, as they do not matter here; zeros at the first frame as tokenizers give."""
+    rng = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, 16, (*batch.act.shape, 4), generator=rng)
+    return F.pad(tokens, (0, 0, 1, 0))
+
+
 def cut(batch: Batch, rows: slice, steps: slice) -> Batch:
     """Some rows and some steps of a batch, with the frames around those steps."""
     start, stop, _ = steps.indices(batch.act.shape[1])
@@ -142,3 +150,23 @@ def no_waiting() -> Iterator[None]:
     """Code inside must not make the host wait for the device."""
     with _NoWait():
         yield
+
+
+@contextmanager
+def heard(net: Autoregressive) -> Iterator[dict[str, list[Tensor]]]:
+    """What the heads say while inside."""
+    said: dict[str, list[Tensor]] = {"token_head": [], "reward_head": [], "end_head": []}
+    hooks = [
+        getattr(net, name).register_forward_hook(lambda _m, _x, y, out=out: out.append(y))
+        for name, out in said.items()
+    ]
+    yield said
+    for hook in hooks:
+        hook.remove()
+
+
+def scored(net: Autoregressive, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+    """The logits that loss() trains: tokens (B,T,K,V), rewards and ends (B,T,size)."""
+    with heard(net) as said:
+        net.loss(batch, tokens)
+    return {name: out[0] for name, out in said.items()}
