@@ -59,6 +59,7 @@ class Phase:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns metrics on the device, without waiting for it."""
+        assert len(batch.act) == self.batch
         self.optimizer.zero_grad(set_to_none=True)
         with self.hardware.autocast():
             data = self.learner.prepare(batch)

@@ -174,7 +174,7 @@ def test_a_wrong_value_is_told_with_what_was_expected(words: list[str], text: st
         ("agent.phases.world_model.frames=22", "agent.dynamics.blocks=21"),
         ("agent.actor_critic.patch=3", "agent.actor_critic.patch=3"),
         ("agent.actor_critic.down=[1,1]", "agent.actor_critic.down has 2"),
-        ("agent.tokenizer.decoder.base=48", "a norm's groups"),
+        ("agent.tokenizer.decoder.base=48", "groups=32 do not divide"),
         ("run.first_steps=20000000", "more than all steps"),
     ],
 )

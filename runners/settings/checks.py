@@ -13,9 +13,6 @@ from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSetting
 from runners.settings.environments import AtariSettings
 from runners.settings.tokenizers import TokenizerSettings
 
-GROUPS = 32
-"""Groups of the networks' group norms."""
-
 
 def check(config: Config) -> Iterator[str]:
     """A line for each pair of settings that contradict each other."""
@@ -48,12 +45,12 @@ def _widths(settings: ConvSettings, at: str) -> Iterator[str]:
     for key, _, base in fields(settings):
         if key[-1] != "base" or not isinstance(base, int):
             continue
-        odd = [base * mult for mult in settings.mult if base * mult > GROUPS]
-        odd = [width for width in odd if width % GROUPS]
+        # A narrow layer has as many groups as channels.
+        odd = [base * m for m in settings.mult if base * m % min(settings.groups, base * m)]
         if odd:
             yield (
                 f"{at}{dotted(key)}={base} x {at}mult={list(settings.mult)} makes {odd[0]} "
-                f"channels: from {GROUPS} on they must be a multiple of {GROUPS}, a norm's groups"
+                f"channels, which {at}groups={settings.groups} do not divide"
             )
 
 
