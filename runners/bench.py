@@ -75,9 +75,9 @@ def main(config: Config, json_file: Path | None = None, seconds: float = SECONDS
     compare = comparable(config, done[0].device)
     print("\n".join(f"{name:9} {text}" for name, text in about.items()))
     print()
-    print(table_text(rows, compare))
+    print(table_text(rows, compare, one_thread=config.threads == 1))
     if load > BUSY * (os.cpu_count() or 1):
-        print("other programs are running: seconds are too long, and threads=1 may be faster")
+        print("other programs are running: seconds are too long; threads=1 suffers least")
     for f in failed:
         print(f"not measured: {f.part}: {f.reason}")
     if json_file is not None:
@@ -112,7 +112,7 @@ def with_shares(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         update = updates.get(row.name.removeprefix("replay batch, "))
         if row.name.startswith("replay batch, ") and update:
-            row = replace(row, note=f"{row.value / update:.2%} of an update")
+            row = replace(row, note=f"{100 * row.value / update:.2g} % of an update")
         out.append(row)
     return out
 

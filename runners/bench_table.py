@@ -19,6 +19,10 @@ REFERENCE_WORDS = (
     "scaled: linearly from a smaller batch. estimated: one thread, doubled. loaded: other programs",
     "were running.",
 )
+ONE_THREAD_WORDS = (
+    "by CPU s: processor seconds of one thread here and there, which other programs hardly change;",
+    "`faster` sets one thread here against two there.",
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Reference:
-    """The same row of the published implementation; `kind` as in the data file."""
+    """The same row of the published implementation; columns as in the data file."""
 
     value: float
+    one_thread: float | None
     unit: str
     kind: str
     peak_gb: float | None
@@ -59,9 +64,10 @@ def references() -> dict[str, Reference]:
     return {
         row["row"]: Reference(
             float(row["value"]),
+            _known(row["one_thread"]),
             row["unit"],
             row["kind"],
-            float(row["peak_gb"]) if row["peak_gb"] else None,
+            _known(row["peak_gb"]),
             row["note"],
         )
         for row in csv.DictReader(lines)
@@ -76,13 +82,27 @@ def comparable(config: Config, device: str) -> bool:
 
 def times_faster(row: Row, reference: Reference) -> float:
     """Above 1 where the row is better than the reference."""
-    assert row.unit == reference.unit, row.name
-    ratio = reference.value / row.value
-    return ratio if row.unit == SECONDS else 1 / ratio
+    return _ratio(row.value, row.unit, reference.value)
 
 
-def table_text(rows: Sequence[Row], compare: bool) -> str:
-    """All rows; with the reference's and how many times faster this is, where `compare`."""
+def times_less_work(row: Row, reference: Reference) -> float | None:
+    """The same by processor seconds of one thread, whatever else the machines were doing."""
+    if reference.one_thread is None:
+        return None
+    seconds = row.unit == SECONDS
+    value = row.value * row.cores if seconds else row.value / row.cores
+    return _ratio(value, row.unit, reference.one_thread)
+
+
+def _ratio(value: float, unit: str, reference: float) -> float:
+    return reference / value if unit == SECONDS else value / reference
+
+
+def table_text(rows: Sequence[Row], compare: bool, one_thread: bool = False) -> str:
+    """All rows; with the reference's and how many times faster this is, where `compare`.
+
+    `one_thread`: these rows were measured with one, and are compared by processor seconds too.
+    """
     head = ["part", "batch", "here", "", "runs", "cores", "peak GiB"]
     cells = [
         [
@@ -93,28 +113,34 @@ def table_text(rows: Sequence[Row], compare: bool) -> str:
     ]
     known = references() if compare else {}
     if compare:
-        head += ["reference", "kind", "peak GB", "faster"]
+        head += ["reference", "kind", "peak GB", "faster", *(["by CPU s"] if one_thread else [])]
         for cell, row in zip(cells, rows, strict=True):
-            cell += _reference_cells(row, known.get(row.name))
+            cell += _reference_cells(row, known.get(row.name), one_thread)
     if any(row.note for row in rows):
         head.append("note")
         for cell, row in zip(cells, rows, strict=True):
             cell.append(row.note)
     lines = [table(head, cells)]
     if compare:
-        lines += ["", *REFERENCE_WORDS]
+        lines += ["", *REFERENCE_WORDS, *(ONE_THREAD_WORDS if one_thread else ())]
     return "\n".join(lines)
 
 
-def _reference_cells(row: Row, reference: Reference | None) -> list[str]:
+def _reference_cells(row: Row, reference: Reference | None, one_thread: bool) -> list[str]:
     if reference is None:
-        return ["-", "", "", ""]
+        return ["-", "", "", "", *([""] if one_thread else [])]
+    less = times_less_work(row, reference)
     return [
         _number(reference.value),
         reference.kind,
         "-" if reference.peak_gb is None else f"{reference.peak_gb:g}",
         f"{times_faster(row, reference):.1f} x",
+        *([f"{less:.1f} x" if less else "-"] if one_thread else []),
     ]
+
+
+def _known(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _number(value: float) -> str:

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from runners import bench
-from runners.bench_table import RATE, SECONDS, Row, comparable, references, table_text, times_faster
+from runners.bench_table import (
+    RATE,
+    SECONDS,
+    Row,
+    comparable,
+    references,
+    table_text,
+    times_faster,
+    times_less_work,
+)
 from runners.bench_timing import repeat, time_batch
 from runners.errors import UserError
 from runners.hardware import Hardware
@@ -101,7 +110,19 @@ def test_faster_means_fewer_seconds_or_more_steps() -> None:
     assert times_faster(update, known[update.name]) == pytest.approx(2.0)
     assert times_faster(acting, known[acting.name]) == pytest.approx(2.0)
     text = table_text([update, acting], compare=True)
-    assert text.count("2.0 x") == 2 and "another machine" in text
+    assert text.count("2.0 x") == 2 and "another machine" in text and "by CPU s" not in text
+
+
+def test_one_thread_on_a_busy_machine_is_compared_by_its_own_seconds() -> None:
+    known = references()
+    update = Row("tokenizer update", 40.0, SECONDS, 40.0, 40.0, 1, cores=0.5)
+    acting = Row("acting, 16 environments", 205.0, RATE, 205.0, 205.0, 1, cores=0.5)
+    assert times_less_work(update, known[update.name]) == pytest.approx(2.0)
+    assert times_less_work(acting, known[acting.name]) == pytest.approx(2.0)
+    collecting = Row("collecting, with the policy", 50.0, RATE, 50.0, 50.0, 1, cores=0.5)
+    assert times_less_work(collecting, known[collecting.name]) is None
+    text = table_text([update, acting, collecting], compare=True, one_thread=True)
+    assert text.count("2.0 x") == 2 and "by CPU s" in text
 
 
 def test_a_batch_too_long_to_time_is_timed_in_part_and_scaled() -> None:
