@@ -125,8 +125,10 @@ def block(status: Status) -> Group:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, words in describe(status):
-        grid.add_row(name, Text(words))
-    bar = ProgressBar(total=max(status.num_steps, 1), completed=status.step, width=60)
+        grid.add_row(name, Text(words.removeprefix(f"{name} ")))
+    # In a table, as a bar alone does not end its line.
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(status.num_steps, 1), completed=status.step, width=60))
     return Group(bar, grid)
 
 

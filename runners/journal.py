@@ -22,8 +22,8 @@ from runners.log import RunLog
 from runners.log_layout import run_layout
 from runners.opening import open_env
 from runners.pace import Pace
-from runners.run_folder import write_summary
-from runners.scoring import Evaluation
+from runners.run_folder import run_word, write_summary
+from runners.scoring import Evaluation, scores_in_words
 from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.tally import Tally, evaluation_scores
@@ -189,7 +189,7 @@ class Journal:
         write_summary(self.folder, status="interrupted")
         self.console.note(
             f"stopped at step {self.trainer.at.steps:,}, everything is saved; "
-            f"go on with: tokendream resume {self.folder.name}"
+            f"go on with: tokendream resume {run_word(self.folder)}"
         )
 
     def close(self) -> None:
@@ -255,11 +255,12 @@ class Journal:
         )
 
     def _final_report(self, evaluation: Evaluation) -> FinalReport:
-        summary, at, name = evaluation.summary(), self.trainer.at, self.folder.name
+        summary, at, name = evaluation.summary(), self.trainer.at, run_word(self.folder)
+        presets = self.config.presets
         own = evaluation_scores(self.config, evaluation.games)
-        shown = {tag: f"{value:.3g}" for tag, value in own.items() if "unlock" not in tag}
+        shown = scores_in_words({tag: x for tag, x in own.items() if "unlock" not in tag})
         return FinalReport(
-            title=f"{self.config.presets.agent} on {self.config.presets.env}, run {name}",
+            title=f"{presets.agent} on {presets.env}, run {self.folder.name}",
             ret=summary["return"],
             ret_low=summary["return_ci_low"],
             ret_high=summary["return_ci_high"],

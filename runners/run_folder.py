@@ -32,6 +32,8 @@ from runners.durable import disk_full_explained, write_atomic
 from runners.errors import UserError
 from runners.versions import describe_versions
 
+ROOT = Path("runs")
+"""Where commands look for a run by its name."""
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _held: set[int] = set()
 
@@ -176,6 +178,11 @@ def find_run(text: str, root: Path) -> Path:
     near = near or [run.name for run in runs[-3:]]
     reason = "that folder has no config.yaml" if path.is_dir() else f"no such run under {root}"
     raise UserError(f"run {text!r}: {reason}; did you mean {' or '.join(near)}, or last?")
+
+
+def run_word(run: Path) -> str:
+    """What to type as RUN where nothing else is said: the name, or the path if elsewhere."""
+    return run.name if run.is_relative_to(ROOT) else str(run)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,17 @@ def evaluation_table(record: dict[str, Any]) -> str:
         ),
         ("length", f"mean {record['length']:.0f} steps of {record['episodes']} episodes"),
     ]
-    rows += [(_title(tag), f"{value:.3g}{_unit(tag)}") for tag, value in record["scores"].items()]
+    rows += scores_in_words(record["scores"]).items()
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {words}" for name, words in rows)
+
+
+def scores_in_words(scores: Mapping[str, float]) -> dict[str, str]:
+    """The suite's own scores, by tags of the log, for people."""
+    return {
+        _title(tag): f"{value:.3g}" + (" %" if "crafter" in tag else "")
+        for tag, value in scores.items()
+    }
 
 
 def _rules(env: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +115,3 @@ def _title(tag: str) -> str:
     if tag == "atari/hns":
         return "human-normalised score"
     return tag.rpartition("/")[2].replace("_", " ") if "unlock" in tag else "Crafter score"
-
-
-def _unit(tag: str) -> str:
-    return "" if tag == "atari/hns" else " %"

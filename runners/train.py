@@ -27,6 +27,7 @@ from runners.run_folder import (
     lock_run,
     note_command,
     read_summary,
+    run_word,
 )
 from runners.settings.config import Config
 from runners.settings.load import read, to_yaml
@@ -177,7 +178,7 @@ def _refuse_finished(run_dir: Path, config: Config) -> None:
     if config.run.steps <= before.steps and config.run.tail_epochs <= before.tail_epochs:
         raise UserError(
             f"run {run_dir.name} has finished its {summary['steps']:,} steps; "
-            f"to train it further: tokendream resume {run_dir.name} "
+            f"to train it further: tokendream resume {run_word(run_dir)} "
             f"run.steps={2 * before.steps}"
         )
 
