@@ -1,0 +1,51 @@
+"""The whole pipeline learns: real steps, tokens, world model, then a policy only in imagination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from envs.probes import ChoiceGame
+from runners.evaluate import play
+from tests.runs import HARDWARE, games, small, trainer_of
+
+WORDS = [
+    "env.num_envs=8",
+    "run.steps=400",
+    "run.first_steps=400",
+    "run.chunk_steps=400",
+    "run.tail_epochs=3",
+    "agent.actor_critic.hidden=64",
+    "agent.behaviour.context=1",
+    "agent.behaviour.horizon=2",
+    "agent.behaviour.gamma=0.5",
+    "agent.behaviour.lam=0.8",
+    "agent.behaviour.entropy=0.1",
+    "agent.behaviour.target_decay=0.9",
+    "agent.phases.tokenizer.batch=8",
+    "agent.phases.tokenizer.first_updates=100",
+    "agent.phases.tokenizer.updates=0",
+    "agent.phases.tokenizer.lr=1e-3",
+    "agent.phases.world_model.batch=16",
+    "agent.phases.world_model.frames=9",
+    "agent.phases.world_model.first_updates=400",
+    "agent.phases.world_model.updates=0",
+    "agent.phases.world_model.lr=1e-3",
+    "agent.phases.policy.batch=32",
+    "agent.phases.policy.after_epoch=1",
+    "agent.phases.policy.updates=130",
+    "agent.phases.policy.lr=1e-3",
+]
+
+
+@pytest.mark.slow
+def test_a_policy_learned_in_imagination_plays_for_real(tmp_path: Path) -> None:
+    """Random actions reach 2 of 8, knowing the frame 8; all 400 real steps were random ones."""
+    trainer = trainer_of(small(*WORDS), tmp_path, games(ChoiceGame, 8))
+    trainer.run()
+    assert trainer.at.steps == 400 and trainer.at.updates["policy"] == 390
+    evaluation, _ = play(trainer.agent, games(ChoiceGame, 8), HARDWARE, episodes=64, seed=99)
+    chance, _ = play(None, games(ChoiceGame, 8), HARDWARE, episodes=64, seed=99)
+    assert chance.summary()["return_ci_high"] < 2.6
+    assert evaluation.summary()["return_ci_low"] > 3.2
