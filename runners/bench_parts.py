@@ -19,7 +19,7 @@ from envs.make import automatic_workers, make_env
 from runners.bench import Measured
 from runners.bench_table import RATE, SECONDS, Row
 from runners.bench_timing import Timing, repeat, time_batch
-from runners.hardware import Hardware, open_hardware, peak_memory_gib
+from runners.hardware import Hardware, bfloat16_unit, open_hardware, peak_memory_gib
 from runners.phases import Phase
 from runners.settings.config import Config
 from runners.train import build_trainer
@@ -93,11 +93,8 @@ def _matrix_unit(hardware: Hardware) -> str:
     """What a CPU multiplies bfloat16 with, which decides by how much it pays."""
     if hardware.device.type != "cpu":
         return ""
-    if torch.cpu._is_amx_tile_supported():
-        return " by AMX"
-    return (
-        " by AVX-512" if torch.cpu._is_avx512_bf16_supported() else " without instructions for it"
-    )
+    unit = bfloat16_unit()
+    return f" by {unit}" if unit else " without instructions for it"
 
 
 def _rows(part: str, bench: Bench) -> list[Row]:
@@ -217,11 +214,13 @@ def collection(bench: Bench) -> list[Row]:
     rows = []
     for name, random in (("random actions", True), ("with the policy", False)):
         chunk = min(chunk, max(bench.env.num_envs, int(25 * bench.seconds)))
-        trainer.collector.collect(trainer.agent, bench.env.num_envs, random=random)
+        trainer.collector.collect(trainer.agent, bench.env.num_envs, random=random, recall=True)
         counts: list[int] = []
 
         def collect(random: bool = random, counts: list[int] = counts, chunk: int = chunk) -> None:
-            counts.append(trainer.collector.collect(trainer.agent, chunk, random=random).steps)
+            counts.append(
+                trainer.collector.collect(trainer.agent, chunk, random=random, recall=True).steps
+            )
 
         runs = repeat(collect, bench.hardware, bench.seconds / 4)
         timing = Timing(runs, bench.env.num_envs, bench.env.num_envs)
@@ -233,7 +232,7 @@ def replay(bench: Bench) -> list[Row]:
     """A batch of each component drawn from games on disk, and copied to the device."""
     trainer, store = bench.trainer, bench.trainer.replay
     steps = min(REPLAY_STEPS, int(200 * bench.seconds))
-    trainer.collector.collect(trainer.agent, steps, random=True)
+    trainer.collector.collect(trainer.agent, steps, random=True, recall=False)
     rows = []
     for phase in trainer.phases:
 

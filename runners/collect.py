@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
+from agents.protocols import Carry
 from envs.base import Env, GameState
 from envs.experience import Finished, Segment
 from runners.hardware import Hardware
@@ -31,8 +32,8 @@ class LocalCollector:
     """Steps a batch of environments in lockstep, and hands segments to replay.
 
     With probability `epsilon`, drawn per environment and step, an action is uniformly random.
-    The policy's memory is rebuilt from the last `context` frames at the start of each stretch,
-    as in imagination, so a stretch depends on nothing that replay does not hold.
+    The policy's memory lives as long as an episode; where the policy has changed since, `recall`
+    rebuilds it from the last `context` frames, as imagination does.
     """
 
     def __init__(
@@ -52,16 +53,17 @@ class LocalCollector:
         self.rng = np.random.default_rng([seed, 1])
         self.first = np.ones(env.num_envs, bool)
         self.obs: np.ndarray | None = None
+        self.carry: Carry | None = None
 
-    def collect(self, agent: Agent, steps: int, *, random: bool) -> Collected:
+    def collect(self, agent: Agent, steps: int, *, random: bool, recall: bool) -> Collected:
         """Take at least `steps` decisions, fewer than one more per environment.
 
-        random: all actions uniform, and the agent is not asked.
+        random: all actions uniform, and the agent is not asked. recall: rebuild its memory first.
         """
         if self.obs is None:
             self.obs = self.env.reset(self.seed)
         count = self.env.num_envs
-        carry = None if random else self._recall(agent)
+        carry = None if random else self._recall(agent) if recall else self.carry
         stretch = _Stretch(self.obs)
         result = Collected()
         while result.steps < steps:
@@ -86,13 +88,20 @@ class LocalCollector:
             for segment in stretch.segments(env, bool(self.first[env])):
                 self.replay.add(env, segment)
             self.first[env] = stretch.ended(env)
+        self.carry = carry
         return result
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the same games."""
         games = [{"episode": g.episode, "actions": g.actions} for g in self.env.state()]
         rng = self.rng.bit_generator.state
-        return {"rng": rng, "first": self.first, "games": games, "started": self.obs is not None}
+        return {
+            "rng": rng,
+            "first": self.first,
+            "games": games,
+            "started": self.obs is not None,
+            "carry": self.carry,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Rebuild the running games by playing their actions again.
@@ -104,6 +113,8 @@ class LocalCollector:
         self.first = np.array(state["first"])
         if not state["started"]:
             return
+        if state["carry"] is not None:
+            self.carry = tuple(c.to(self.hardware.device) for c in state["carry"])
         games = [GameState(g["episode"], np.asarray(g["actions"])) for g in state["games"]]
         self.obs = self.env.restore(self.seed, games)
         known = self.replay.tails(1).obs[:, -1].numpy()
@@ -115,7 +126,7 @@ class LocalCollector:
                 self.replay.close_open(int(env))
                 self.first[env] = True
 
-    def _recall(self, agent: Agent) -> Any:
+    def _recall(self, agent: Agent) -> Carry:
         past = self.replay.tails(self.context + 1).to(self.hardware.device)
         with self.hardware.autocast():
             carry = agent.watch(past)

@@ -193,8 +193,11 @@ class Trainer:
             self._rest("collect")
             with self._timed("collect"):
                 chunk = min(self.schedule.chunk_steps, target - self.at.steps)
-                result = self.collector.collect(self.agent, chunk, random=random)
+                # The policy has learned since the last epoch, but not since the last chunk.
+                recall = "collect" not in self.at.done
+                result = self.collector.collect(self.agent, chunk, random=random, recall=recall)
             self.at.steps += result.steps
+            self.at.done["collect"] = self.at.done.get("collect", 0) + result.steps
             self.meter.count("collect", result.steps)
             self.finished += result.finished
             self.restarts += result.lost
@@ -208,6 +211,10 @@ class Trainer:
             self.meter.add(phase.name, metrics)
             self.at.done[phase.name] = self.at.done.get(phase.name, 0) + 1
             self.at.updates[phase.name] += 1
+        if self.hardware.device.type == "cuda":
+            # What is still queued belongs to this phase's time.
+            with self._timed(phase.name):
+                torch.cuda.synchronize(self.hardware.device)
 
     def _batch(self, phase: Phase) -> Any:
         count = self.at.epoch > 1

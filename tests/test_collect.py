@@ -90,7 +90,9 @@ def collect(collector: LocalCollector, steps: int, chunk: int, agent: Any = None
     """Collect in stretches; returns the steps taken."""
     taken = 0
     while taken < steps:
-        taken += collector.collect(agent, chunk, random=agent is None).steps
+        taken += collector.collect(
+            agent, chunk, random=agent is None, recall=agent is not None
+        ).steps
     return taken
 
 
@@ -127,19 +129,20 @@ def test_episodes_in_replay_are_what_happened(
 
 def test_every_stretch_takes_what_is_asked_and_less_than_one_step_more_each(tmp_path: Path) -> None:
     collector = collector_of(tmp_path, games(Counting))
-    assert [collector.collect(None, n, random=True).steps for n in (1, 3, 4)] == [3, 3, 6]  # type: ignore[arg-type]
+    taken = [collect(collector, 1, chunk) for chunk in (1, 3, 4)]
+    assert taken == [3, 3, 6]
 
 
 def test_finished_games_are_told_with_their_returns(tmp_path: Path) -> None:
     collector = collector_of(tmp_path, games(functools.partial(CountingGame, 4, life_every=2)))
-    finished = collector.collect(None, 30, random=True).finished  # type: ignore[arg-type]
+    finished = collector.collect(None, 30, random=True, recall=False).finished  # type: ignore[arg-type]
     assert [(g.ret, g.length) for g in finished] == [(10.0, 4)] * 6
 
 
 def test_lost_steps_are_left_out_and_begin_new_episodes(tmp_path: Path) -> None:
     make = functools.partial(Raising, 50, num_actions=30)
     collector = collector_of(tmp_path, games(make))
-    results = [collector.collect(None, 30, random=True) for _ in range(10)]  # type: ignore[arg-type]
+    results = [collector.collect(None, 30, random=True, recall=False) for _ in range(10)]  # type: ignore[arg-type]
     lost = sum(result.lost for result in results)
     assert lost >= 6 and sum(result.steps for result in results) == collector.replay.num_steps
     episodes = stored(collector.replay)
@@ -157,7 +160,7 @@ def test_the_policy_remembers_its_context_at_a_stretch_and_all_since(
     collect(collector, 10, 10)
     for stretch in (3, 9, 30, 60):
         agent = Spy()
-        collector.collect(agent, stretch, random=False)  # type: ignore[arg-type]
+        collector.collect(agent, stretch, random=False, recall=True)  # type: ignore[arg-type]
         assert agent.watched == 1 and len(agent.seen) == stretch // 3
         for env in range(3):
             t0 = None
@@ -183,13 +186,13 @@ def test_memory_rebuilt_from_replay_is_that_of_acting_on(tmp_path: Path) -> None
         if collector.obs is None:
             collector.obs = collector.env.reset(3)
         carry = agent.judge(torch.from_numpy(collector.obs), carry)[2]
-        collector.collect(agent, 3, random=False)
+        collector.collect(agent, 3, random=False, recall=True)
 
 
 def test_each_environment_explores_by_itself(tmp_path: Path) -> None:
     make = functools.partial(CountingGame, 50, num_actions=100)
     collector = collector_of(tmp_path, games(make, 8), epsilon=0.5)
-    collector.collect(Spy(), 800, random=False)  # type: ignore[arg-type]
+    collector.collect(Spy(), 800, random=False, recall=True)  # type: ignore[arg-type]
     acts = np.stack([np.concatenate([e.act for _, e in stored(collector.replay)])])
     assert 0.4 < (acts != 0).mean() < 0.6
     rows = [
@@ -201,7 +204,7 @@ def test_each_environment_explores_by_itself(tmp_path: Path) -> None:
 
 def test_without_epsilon_only_the_policy_acts(tmp_path: Path) -> None:
     collector = collector_of(tmp_path, games(Counting))
-    collector.collect(Spy(), 60, random=False)  # type: ignore[arg-type]
+    collector.collect(Spy(), 60, random=False, recall=True)  # type: ignore[arg-type]
     assert all((e.act == 0).all() for _, e in stored(collector.replay))
 
 
