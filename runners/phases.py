@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -96,15 +97,16 @@ class Phase:
         return self.slice * self._row_bytes() * MAPS_KEPT
 
     def _row_bytes(self) -> int:
-        return self.learner.frame_values * self.frames * 2
+        return self.learner.frame_values * self.frames * self.hardware.dtype.itemsize
 
     def _slice_rows(self) -> int:
-        """All rows where they fit: a GPU's free memory, a CPU's caches."""
+        """Even slices, one where all rows fit: a GPU's free memory, a CPU's caches."""
         room = CPU_MAP_BYTES
         if self.hardware.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.hardware.device)
             room = int(free * GPU_SHARE / MAPS_KEPT)
-        return max(1, min(self.batch, room // self._row_bytes()))
+        fits = max(1, room // self._row_bytes())
+        return math.ceil(self.batch / math.ceil(self.batch / fits))
 
 
 def rows(data: Any, first: int, stop: int) -> Any:
