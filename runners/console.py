@@ -27,7 +27,8 @@ class Status:
     """One moment of a run. `phase` is what runs now, `done` of `due` how much of it is done.
 
     ret: mean return of the last episodes collected; eval_ret: of the last evaluation. speeds:
-    words such as "collect, steps/s" -> number. memory: words such as "RAM" -> GiB.
+    words such as "collect, steps/s" -> number. more_left: some work that remains was never
+    measured, and seconds_left is without it. memory: words such as "RAM" -> GiB.
     """
 
     phase: str
@@ -39,6 +40,7 @@ class Status:
     due: int = 0
     seconds: float = 0.0
     seconds_left: float | None = None
+    more_left: bool = False
     ret: float | None = None
     eval_ret: float | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -141,6 +143,8 @@ def describe(status: Status) -> list[tuple[str, str]]:
     phase = status.phase.replace("_", " ")
     facts.append(("now", f"{phase} {status.done:,}/{status.due:,}" if status.due else phase))
     left = "measuring" if status.seconds_left is None else duration(status.seconds_left)
+    if status.more_left and status.seconds_left is not None:
+        left = f"more than {left}"
     facts.append(("time", f"{duration(status.seconds)}, left: {left}"))
     returns = [
         f"{name} {number:.2f}"
@@ -185,16 +189,22 @@ class TimeLeft:
             )
 
     def estimate(self, remaining: Mapping[str, float]) -> float | None:
-        """Seconds for the work that remains; None while a kind of it was never measured."""
-        total = 0.0
+        """Seconds for the work that remains; None before any of it was measured.
+
+        A kind that has not run yet is left out: `complete` says whether there is one.
+        """
+        total, known = 0.0, False
         for kind, amount in remaining.items():
             if amount <= 0:
                 continue
-            if kind not in self._recent:
-                return None
-            done, took = self._recent[kind]
-            total += amount * took / done
-        return total
+            if kind in self._recent:
+                done, took = self._recent[kind]
+                total, known = total + amount * took / done, True
+        return total if known or self.complete(remaining) else None
+
+    def complete(self, remaining: Mapping[str, float]) -> bool:
+        """Whether every kind of work that remains has been measured."""
+        return all(kind in self._recent for kind, amount in remaining.items() if amount > 0)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,11 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
         f"epochs   {schedule.epochs:,}, of {run.epoch_steps:,} steps; the first "
         f"{run.first_steps:,} steps act at random",
         "updates  "
-        + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in updates.items())
-        + f"; {imagined / run.steps:.1f} imagined steps per step",
+        + ", ".join(
+            f"{name.replace('_', ' ')} {count:,} ({count / run.steps:.3g} a step)"
+            for name, count in updates.items()
+        )
+        + f"; {imagined / run.steps:.1f} imagined steps a step",
         f"network  {_millions(trainer)} parameters on {trainer.hardware.describe()}",
         f"memory   {_memory(config, folder, spec, trainer)}",
     ]
@@ -43,9 +46,7 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
 def _budget(config: Config, spec: EnvSpec) -> str:
     """A step is a decision; frames are what the simulator draws."""
     steps = config.run.steps
-    text = f"{steps:,} steps (decisions of the agent)"
-    if spec.frames_per_step > 1:
-        text += f" = {steps * spec.frames_per_step:,} frames"
+    text = f"{steps:,} steps (decisions of the agent) = {steps * spec.frames_per_step:,} frames"
     rate = FRAMES_PER_SECOND.get(config.env.suite)
     if rate:
         text += f" = {duration(steps * spec.frames_per_step / rate)} of play"

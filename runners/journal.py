@@ -248,6 +248,7 @@ class Journal:
             due=due,
             seconds=at.seconds,
             seconds_left=self.pace.seconds_left(),
+            more_left=self.pace.more_left(),
             ret=float(np.mean(self.recent)) if self.recent else None,
             eval_ret=float(self.evaluation.returns.mean()) if self.evaluation else None,
             speeds=self.pace.speeds(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runners.console import TimeLeft
-from runners.hardware import peak_memory_gib
+from runners.hardware import peak_memory_gib, peak_ram_gib, workers_gib
 from runners.trainer import Trainer
 
 WORDS = {
@@ -23,9 +23,13 @@ class Pace:
         self.left = TimeLeft()
         self.began = trainer.at.seconds
         self.before: dict[str, tuple[float, float]] = {}
+        self.workers = 0.0
 
     def scalars(self) -> dict[str, float]:
-        """Speeds and shares of time since the last call, hours left, memory."""
+        """Speeds and shares of time since the last call, hours left, memory.
+
+        memory/ram_gib: the peak of this process and what its workers hold now.
+        """
         spent = self._spent()
         recent = {
             name: (work - self.before.get(name, (0, 0))[0], took - self.before.get(name, (0, 0))[1])
@@ -40,8 +44,11 @@ class Pace:
             out["speed/hours_left"] = left / 3600
         out["memory/replay_gib"] = self.trainer.replay.bytes_on_disk / 2**30
         device = self.trainer.hardware.device
-        gpu = device.type == "cuda"
-        out["memory/gpu_peak_gib" if gpu else "memory/ram_gib"] = peak_memory_gib(device)
+        # Looking for workers takes too long to be done for each line on the console.
+        self.workers = workers_gib()
+        out["memory/ram_gib"] = peak_ram_gib() + self.workers
+        if device.type == "cuda":
+            out["memory/gpu_peak_gib"] = peak_memory_gib(device)
         return out
 
     def speeds(self) -> dict[str, float]:
@@ -51,24 +58,33 @@ class Pace:
     def memory(self) -> dict[str, float]:
         """GiB by words for the console."""
         device = self.trainer.hardware.device
-        name = "GPU" if device.type == "cuda" else "RAM"
-        replay = self.trainer.replay.bytes_on_disk / 2**30
-        return {name: peak_memory_gib(device), "replay": replay}
+        out = {"GPU": peak_memory_gib(device)} if device.type == "cuda" else {}
+        out["RAM"] = peak_ram_gib() + self.workers
+        return out | {"replay": self.trainer.replay.bytes_on_disk / 2**30}
 
     def seconds_left(self) -> float | None:
         """What remains of each kind of work at its pace, evaluations and saving in proportion."""
-        trainer = self.trainer
-        meter, at, schedule = trainer.meter, trainer.at, trainer.schedule
+        meter, at = self.trainer.meter, self.trainer.at
         self.left.measure(meter.work, meter.seconds)
-        epochs = range(at.epoch, at.epoch + schedule.epochs_left(at))
-        remaining: dict[str, float] = {
-            p.name: sum(p.due(e) for e in epochs) - at.done.get(p.name, 0) for p in trainer.phases
-        }
-        work = self.left.estimate({"collect": schedule.steps - at.steps, **remaining})
+        work = self.left.estimate(self._remaining())
         worked = sum(meter.seconds.values())
         if work is None or not worked:
             return work
         return work * max(1.0, (at.seconds - self.began) / worked)
+
+    def more_left(self) -> bool:
+        """Whether `seconds_left` misses work of a kind that has not run yet."""
+        return not self.left.complete(self._remaining())
+
+    def _remaining(self) -> dict[str, float]:
+        """Steps and updates until the end."""
+        trainer = self.trainer
+        at, schedule = trainer.at, trainer.schedule
+        epochs = range(at.epoch, at.epoch + schedule.epochs_left(at))
+        updates = {
+            p.name: sum(p.due(e) for e in epochs) - at.done.get(p.name, 0) for p in trainer.phases
+        }
+        return {"collect": schedule.steps - at.steps, **updates}
 
     def _spent(self) -> dict[str, tuple[float, float]]:
         """Work and seconds of each kind in this process."""
