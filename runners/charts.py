@@ -31,7 +31,7 @@ class Line:
 
 
 def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked") -> np.ndarray:
-    """A bar for each name in its order; rates in [0,1], shown in percent of episodes."""
+    """A bar for each name in its order; rates in percent of episodes."""
     row, label, width, right, head = 22, 180, 320, 60, 34
     size = (label + width + right, head + row * len(rates) + 10)
     page = Image.new("RGB", size, PAPER)
@@ -44,9 +44,9 @@ def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked"
         draw.rectangle((label, y + 3, label + width, y + row - 5), fill="#f0f2f4")
         if rate > 0:
             # The rarest unlock still shows.
-            length = max(2, round(width * min(rate, 1.0)))
+            length = max(2, round(width * min(rate / 100, 1.0)))
             draw.rectangle((label, y + 3, label + length, y + row - 5), fill=BLUE)
-        words = f"{100 * rate:.1f}" if rate else "0"
+        words = f"{rate:.1f}" if rate else "0"
         text(draw, (label + width + 8, middle), words, 13, INK if rate else FAINT)
     return np.asarray(page)
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from envs.experience import Finished
+from envs.scores import ACHIEVEMENTS
 from runners.charts import Line, line_chart, unlock_bars
 from runners.drawing import BLUE, heat, value_range
 from runners.errors import UserError
 from runners.media import check_format, encode_apng, encode_gif, encode_mp4
 from runners.pictures import GAP, HEAD, MARGIN, MARK, TITLE, comparison_clip, dream_grid, error_map
+from runners.tally import Tally
 
 T, SEEN, SIZE, SCALE = 6, 2, 16, 3
 GREEN_MARK, RED_MARK = (0x1A, 0x7F, 0x37), (0xD1, 0x24, 0x2F)
@@ -118,11 +121,19 @@ def test_grid_shows_each_dream_and_pales_what_ended() -> None:
 
 
 def test_bars_are_as_long_as_their_rates() -> None:
-    picture = unlock_bars({"collect_wood": 1.0, "eat_cow": 0.5, "wake_up": 0.001, "none": 0.0})
+    tally = Tally()
+    stats = {f"achievement/{name}": 0.0 for name in ACHIEVEMENTS}
+    first, second, third = ACHIEVEMENTS[:3]
+    for i in range(200):
+        got = {f"achievement/{first}": 1.0, f"achievement/{second}": float(i % 2)}
+        got[f"achievement/{third}"] = float(i == 0)
+        tally.add([Finished(env=0, ret=0.0, length=1, stats=stats | got)])
+    picture = unlock_bars(tally.rates())
     blue = tuple(int(BLUE[i : i + 2], 16) for i in (1, 3, 5))
     lengths = (picture == blue).all(-1).sum(1)
     whole, half, least, none = (int(lengths[34 + 22 * i + 10]) for i in range(4))
-    assert half == pytest.approx(whole / 2, abs=2) and 0 < least < 5 and none == 0
+    assert whole == 321 and half == pytest.approx(whole / 2, abs=2)
+    assert 0 < least < 5 and none == 0
 
 
 def test_line_chart_takes_one_point_and_zeros() -> None:
