@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from envs.cores import available_cores
 from runners.bench_table import Row, comparable, references, table_text
 from runners.errors import UserError
 from runners.settings.config import Config
@@ -76,7 +77,7 @@ def main(config: Config, json_file: Path | None = None, seconds: float = SECONDS
     print("\n".join(f"{name:9} {text}" for name, text in about.items()))
     print()
     print(table_text(rows, compare, one_thread=config.threads == 1))
-    if load > BUSY * (os.cpu_count() or 1):
+    if load > BUSY * available_cores():
         print("other programs are running: seconds are too long; threads=1 suffers least")
     for f in failed:
         print(f"not measured: {f.part}: {f.reason}")

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # `hardware.keep_freed_memory`, elementwise layers run up to three times faster.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
+        if os.name != "posix":
+            raise UserError("tokendream runs on Linux and macOS")
         return _dispatch(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

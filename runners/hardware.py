@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
+import psutil
 import torch
 
+from envs.cores import available_cores
 from runners.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -45,7 +47,7 @@ def open_hardware(device: str, precision: Precision, threads: int) -> Hardware:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device='cuda', but torch sees no GPU; expected device=cpu or device=auto")
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or available_cores())
     torch.set_float32_matmul_precision("high")
     if chosen == "cpu":
         keep_freed_memory()
@@ -56,7 +58,19 @@ def has_fast_bfloat16(device: str) -> bool:
     """Whether the hardware multiplies bfloat16 faster than float32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bfloat16_unit() is not None
+
+
+def bfloat16_unit() -> Literal["AMX", "AVX-512"] | None:
+    """What the CPU multiplies bfloat16 with; None without, or where torch cannot tell."""
+
+    def has(question: str) -> bool:
+        # torch asks the CPU by private names alone.
+        return bool(getattr(torch.cpu, question, lambda: False)())
+
+    if has("_is_amx_tile_supported"):
+        return "AMX"
+    return "AVX-512" if has("_is_avx512_bf16_supported") else None
 
 
 def keep_freed_memory() -> None:
@@ -78,9 +92,23 @@ def peak_memory_gib(device: torch.device) -> float:
     """The most memory this process has held so far: on the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
+    return peak_ram_gib()
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+def peak_ram_gib() -> float:
+    """The most that was resident in RAM of this process alone."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+def workers_gib() -> float:
+    """What the processes that this one started hold in RAM now; memory they share counts twice."""
+    total = 0
+    for worker in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += worker.memory_info().rss
+    return total / 2**30
 
 
 def _dtype(device: str, precision: Precision) -> torch.dtype:

@@ -23,7 +23,8 @@ OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {"run.steps", "run.ta
 SCORES = {"crafter": "eval/crafter/score", "atari": "atari/hns"}
 TRAINING_SCORES = {"crafter": "crafter/score"}
 SPEEDS = ("speed/env_steps_s", "speed/updates_s", "speed/dreamed_steps_s")
-MEMORY = ("memory/ram_gib", "memory/gpu_peak_gib")
+MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
+"""The first that a run logged is its peak."""
 
 T975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -51,7 +52,8 @@ class RunResult:
     """A finished run.
 
     evaluations, collected: curves by step, `collected` of the games played in training.
-    speeds: medians over the run. peak_gib: of memory. horizon: RUN/media/imagine-*/horizon.json.
+    speeds: medians over the run. peak_gib: of the GPU's memory, of RAM without one.
+    horizon: RUN/media/imagine-*/horizon.json.
     """
 
     path: Path
@@ -104,7 +106,7 @@ def read_result(run: Path) -> RunResult:
         evaluations=evaluations,
         collected=collected,
         speeds={tag: _median(records, tag) for tag in SPEEDS},
-        peak_gib=max((r[tag] for r in records for tag in MEMORY if _has(r, tag)), default=math.nan),
+        peak_gib=_peak(records),
         versions=_json(run / "versions.json") or {},
         commands=_commands(run / "command.txt"),
         horizon=_horizon(run),
@@ -176,6 +178,13 @@ def _median(records: Sequence[dict[str, Any]], tag: str) -> float:
     """Over records in which the work was done at all."""
     values = [record[tag] for record in records if record.get(tag)]
     return float(np.median(values)) if values else math.nan
+
+
+def _peak(records: Sequence[dict[str, Any]]) -> float:
+    for tag in MEMORY:
+        if values := [record[tag] for record in records if _has(record, tag)]:
+            return float(max(values))
+    return math.nan
 
 
 def _commands(file: Path) -> list[str]:
