@@ -80,7 +80,9 @@ class Config(Settings):
         "auto", description="arithmetic; auto is bfloat16 where the hardware has it"
     )
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="added to the run folder's name"
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="the run folder's name; null made up",
     )
     root: str = Field("runs", min_length=1, description="folder of all run folders")
     console: Literal["auto", "rich", "plain"] = Field(
