@@ -10,6 +10,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
 train: $(READY)
 	@$(BIN)/tokendream train $(TRAIN)
+	@echo "To type tokendream without a path: . $(BIN)/activate"
 
 test: lint
 	@$(BIN)/pytest -q -n $(WORKERS)
