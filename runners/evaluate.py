@@ -25,6 +25,8 @@ from runners.settings.options import EvaluateOptions
 
 EVALUATION_SEED = 2_000_003
 """Added to the run's seed: games that no training of this run has seen."""
+FRESH_SEED = 3_000_017
+"""Added to it by the command: nor have these games chosen the checkpoint called best."""
 
 
 @contextmanager
@@ -88,11 +90,12 @@ def play(
 def main(run_dir: Path, options: EvaluateOptions) -> Path:
     """`tokendream evaluate RUN`: play, print the result, and write it with all that it hangs on.
 
-    Returns the file, RUN/eval/<checkpoint>-<policy>-<n>episodes.json.
+    Returns the file, RUN/eval/<checkpoint>-<policy>-<n>episodes.json, with the seed and the
+    temperature in its name where they are not the default.
     """
     run = load_agent(run_dir, options.checkpoint, options.device)
     episodes = options.episodes or run.config.run.eval_episodes
-    seed = run.config.seed + EVALUATION_SEED if options.seed is None else options.seed
+    seed = run.config.seed + FRESH_SEED if options.seed is None else options.seed
     begin = time.perf_counter()
     envs = min(run.config.run.eval_envs, episodes)
     workers = run.config.env.workers
@@ -120,15 +123,25 @@ def main(run_dir: Path, options: EvaluateOptions) -> Path:
     record["protocol"] |= {
         "environments": envs,
         "seed": seed,
+        "games_chose_best": seed == run.config.seed + EVALUATION_SEED,
         "temperature": options.temperature if options.policy == "agent" else None,
     }
     record["seconds"] = time.perf_counter() - begin
-    file = run_dir / "eval" / f"{run.source.name}-{options.policy}-{episodes}episodes.json"
+    file = run_dir / "eval" / _file_name(run.source.name, episodes, options)
     file.parent.mkdir(exist_ok=True)
     write_atomic(file, json.dumps(record, indent=1) + "\n")
     print(evaluation_table(record))
     print(f"Written to {file}")
     return file
+
+
+def _file_name(checkpoint: str, episodes: int, options: EvaluateOptions) -> str:
+    words = [checkpoint, options.policy, f"{episodes}episodes"]
+    if options.seed is not None:
+        words.append(f"seed{options.seed}")
+    if options.policy == "agent" and options.temperature != 1:
+        words.append(f"temperature{options.temperature:g}")
+    return "-".join(words) + ".json"
 
 
 class _Film:

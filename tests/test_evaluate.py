@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 86 <= sum(hits) <= 100
 
 
-def test_the_command_repeats_the_end_of_training_and_writes_its_protocol(
+def test_the_command_plays_fresh_games_and_writes_its_protocol(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(small(f"root={tmp_path}", "run.steps=30", "run.eval_episodes=4", "env.length=60"))
@@ -104,20 +104,28 @@ def test_the_command_repeats_the_end_of_training_and_writes_its_protocol(
     file = run / "eval" / "0000031-agent-4episodes.json"
     assert f"Written to {file}" in out
     record = json.loads(file.read_text())
-    assert record["return"] == read_summary(run)["last_return"]
     assert record["steps"] == 30 and len(record["games"]) == record["episodes"] == 4
     assert record["protocol"] == {
         "env": "crafter",
         "suite": "crafter",
         "length": 60,
         "environments": 2,
-        "seed": 2_000_003,
+        "seed": 3_000_017,
+        "games_chose_best": False,
         "temperature": 1.0,
     }
+    assert cli.main(["evaluate", str(run), "seed=2000003"]) == 0
+    again = json.loads((file.parent / "0000031-agent-4episodes-seed2000003.json").read_text())
+    assert again["return"] == read_summary(run)["last_return"]
+    assert again["protocol"]["games_chose_best"]
+    assert again["games"] != record["games"]
+    assert cli.main(["evaluate", str(run), "temperature=0.5"]) == 0
+    cool = json.loads((file.parent / "0000031-agent-4episodes-temperature0.5.json").read_text())
+    assert cool["protocol"]["temperature"] == 0.5
     assert record["versions"]["packages"]["torch"]
     words = ["policy=random", "episodes=3", "seed=9", "checkpoint=best"]
     assert cli.main(["evaluate", str(run), *words]) == 0
-    random = json.loads((run / "eval" / "0000031-random-3episodes.json").read_text())
+    random = json.loads((run / "eval" / "0000031-random-3episodes-seed9.json").read_text())
     assert random["protocol"]["temperature"] is None and random["protocol"]["seed"] == 9
     assert [game["length"] for game in random["games"]] == [60] * 3
     assert cli.main(["evaluate", str(run), "temperature=0"]) == 2

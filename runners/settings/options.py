@@ -17,7 +17,10 @@ class EvaluateOptions(Settings):
     device: Device = Field("auto", description="where the networks live")
     episodes: int | None = Field(None, ge=1, description="episodes; null as many as in training")
     seed: int | None = Field(
-        None, ge=0, lt=2**31, description="of the episodes; null as at the end of training"
+        None,
+        ge=0,
+        lt=2**31,
+        description="of the episodes; null others than those that chose the best checkpoint",
     )
     policy: Literal["agent", "random"] = Field(
         "agent", description="who acts: the run's agent, or uniformly random actions to compare"
