@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.nets import shake
-from worldmodels.nets.transformer import Block, Transformer, attend
+from worldmodels.nets.transformer import Block, Transformer, _mask, attend
 
 DIM, HEADS, CAPACITY = 16, 4, 20
 
@@ -94,12 +94,19 @@ def test_rows_of_padding_are_finite_with_finite_gradients() -> None:
     assert feats.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
 
 
-def test_attention_on_a_cpu_is_torchs() -> None:
-    q, k, v = torch.randn(2, HEADS, 5, 8), torch.randn(2, HEADS, 9, 8), torch.randn(2, HEADS, 9, 8)
-    mask = torch.rand(2, 1, 5, 9) < 0.7
-    mask[..., 0] = True
-    theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(attend(q, k, v, mask), theirs)
+@pytest.mark.parametrize("start", [0, 9])
+def test_attention_on_a_cpu_is_torchs(start: int) -> None:
+    """Under the masks of whole sequences and of later positions, with rows of padding alone."""
+    _, visible = padded()
+    visible = torch.cat((visible, torch.zeros_like(visible[:1])))
+    batch, length = visible.shape
+    q = torch.randn(batch, HEADS, length - start, 8)
+    k, v = torch.randn(2, batch, HEADS, length, 8)
+    mask = _mask(visible, length - start, start)
+    assert not visible[-1].any() and bool((mask[-1].sum(-1) == 1).all())
+    ours = attend(q, k, v, mask)
+    torch.testing.assert_close(ours, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+    torch.testing.assert_close(ours[-1], v[-1, :, start:])
 
 
 def test_a_cache_refuses_more_than_it_holds_and_takes_the_type_of_autocast() -> None:
