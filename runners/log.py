@@ -13,6 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from runners.durable import disk_full_explained
 from runners.media import ENCODERS, encode_png
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    from torch import Tensor
 
 FLUSH_SECONDS = 10
 
@@ -33,6 +33,8 @@ class RunLog:
     logged again). None for a new run.
     `sizes`: what `sizes()` gave at the moment that the run goes on from. Then the files are cut
     to that, so that what was logged later at the same step is gone as well.
+    All methods raise UserError where the disk is full; events are written by another thread, so
+    theirs may come a call later.
     """
 
     def __init__(
@@ -45,31 +47,33 @@ class RunLog:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.folder, self.metrics = folder, folder / "metrics.jsonl"
-        if sizes is not None:
-            _cut_files(folder, sizes)
-        if purge_step is not None:
-            cut_metrics(self.metrics, purge_step)
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(folder / "tb"), flush_secs=FLUSH_SECONDS)
+        with disk_full_explained(folder):
+            if sizes is not None:
+                _cut_files(folder, sizes)
+            if purge_step is not None:
+                cut_metrics(self.metrics, purge_step)
+            self._writer = EventFileWriter(str(folder / "tb"), flush_secs=FLUSH_SECONDS)
         # TensorBoard drops what it read before such a mark at the mark's step or later, but takes
         # the first mark of a run for its beginning: a new run needs one for the next to count.
         step = 0 if purge_step is None else purge_step + 1
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, session_log=start))
-        self._lines = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lines = self.metrics.open("a", encoding="utf-8")
 
-    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Log numbers at `step`; tensors (0-d) are read back together, once per device.
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers at `step`.
 
         A number that is not finite is null in metrics.jsonl, as JSON has no NaN.
         """
-        numbers = read_back(values)
-        if not numbers:
+        if not values:
             return
         record: dict[str, Any] = {"step": int(step), "time": round(time.time(), 3)}
-        record |= {tag: x if math.isfinite(x) else None for tag, x in numbers.items()}
-        os.write(self._lines, (json.dumps(record) + "\n").encode())
-        self._add(step, [{"tag": tag, "simple_value": x} for tag, x in numbers.items()])
+        record |= {tag: float(x) if math.isfinite(x) else None for tag, x in values.items()}
+        with disk_full_explained(self.folder):
+            self._lines.write(json.dumps(record) + "\n")
+            self._lines.flush()
+        self._add(step, [{"tag": tag, "simple_value": x} for tag, x in values.items()])
 
     def clip(
         self, tag: str, frames: np.ndarray, step: int, fps: float = 8.0, format: str = "apng"
@@ -128,7 +132,8 @@ class RunLog:
 
     def flush(self) -> None:
         """Hand everything logged so far to the operating system; survives a kill from here on."""
-        self._writer.flush()
+        with disk_full_explained(self.folder):
+            self._writer.flush()
 
     def sizes(self) -> dict[str, int]:
         """The length of each file of the log by its name, after a flush."""
@@ -137,10 +142,13 @@ class RunLog:
 
     def close(self) -> None:
         """Write what is left and release the files; a second call does nothing."""
-        if self._lines >= 0:
-            self._writer.close()
-            os.close(self._lines)
-            self._lines = -1
+        if self._lines.closed:
+            return
+        with disk_full_explained(self.folder):
+            try:
+                self._writer.close()
+            finally:
+                self._lines.close()
 
     def _image(self, tag: str, data: bytes, height: int, width: int, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -153,22 +161,8 @@ class RunLog:
 
         summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**v) for v in values])
         event = event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary)
-        self._writer.add_event(event)
-
-
-def read_back(values: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """All values as floats in their order, with one transfer per device for the tensors."""
-    by_device: dict[Any, list[str]] = {}
-    for tag, value in values.items():
-        if hasattr(value, "device"):
-            by_device.setdefault(value.device, []).append(tag)
-    read: dict[str, float] = {}
-    for tags in by_device.values():
-        import torch
-
-        tensors = [torch.as_tensor(values[tag]).detach().reshape(()).double() for tag in tags]
-        read |= dict(zip(tags, torch.stack(tensors).tolist(), strict=True))
-    return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}
+        with disk_full_explained(self.folder):
+            self._writer.add_event(event)
 
 
 def cut_metrics(path: Path, last_step: int) -> None:

@@ -104,8 +104,12 @@ def create_run(
 
 def note_command(run: Path, command: Sequence[str]) -> None:
     """Append a command to command.txt, with the time."""
-    with (run / "command.txt").open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now().isoformat(timespec='seconds')}  {shlex.join(command)}\n")
+    line = f"{datetime.now().isoformat(timespec='seconds')}  {shlex.join(command)}\n"
+    with (
+        disk_full_explained(run),
+        (run / "command.txt").open("a", encoding="utf-8") as file,
+    ):
+        file.write(line)
 
 
 def read_summary(run: Path) -> dict[str, Any]:

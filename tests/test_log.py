@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -13,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
-from runners.log import RunLog, cut_metrics, read_back
+from runners.errors import UserError
+from runners.log import RunLog, cut_metrics
 from runners.log_layout import horizon_marks, run_layout
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ def small_clip(frames: int = 6) -> np.ndarray:
 
 def test_scalars_reach_both_places(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
-    log.scalars(7, {"policy/loss": torch.tensor(0.5), "episode/return": 2})
-    log.scalars(9, {"policy/loss": torch.tensor(float("nan"))})
+    log.scalars(7, {"policy/loss": 0.5, "episode/return": 2})
+    log.scalars(9, {"policy/loss": float("nan")})
     log.close()
     log.close()
     events = read(tmp_path)
@@ -59,20 +61,34 @@ def test_scalars_reach_both_places(tmp_path: Path) -> None:
     assert second["policy/loss"] is None
 
 
-def test_tensors_are_read_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = []
-    tolist = torch.Tensor.tolist
+def fill(log: RunLog, step: int = 0) -> None:
+    """Log until nothing more can be written."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for i in range(step, step + 50):
+        log.scalars(i, {"a/b": 1.0})
+        log.image("noise", noise, i)
+        log.flush()
 
-    def counted(tensor: torch.Tensor) -> Any:
-        reads.append(tensor.shape)
-        return tolist(tensor)
 
-    monkeypatch.setattr(torch.Tensor, "tolist", counted)
-    monkeypatch.setattr(torch.Tensor, "__float__", lambda t: pytest.fail("read one by one"))
-    values: dict[str, Any] = {str(i): torch.tensor(i, dtype=torch.bfloat16) for i in range(5)}
-    values |= {"count": torch.tensor(2**40), "plain": 1.5}
-    assert read_back(values) == {**{str(i): i for i in range(5)}, "count": 2**40, "plain": 1.5}
-    assert reads == [(6,)]
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_is_told_and_what_was_logged_stays(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.scalars(0, {"a/b": 0.0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+        with pytest.raises(UserError, match=f"cannot write to {tmp_path}.*MiB free"):
+            fill(log, 1)
+        lines_before = len(lines(tmp_path))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))
+        with pytest.raises(UserError, match="cannot write to"):
+            log.scalars(99, {"a/b": 1.0})
+        with contextlib.suppress(UserError):
+            log.close()
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(lines(tmp_path)) == lines_before > 1
 
 
 def test_resume_cuts_what_came_later(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -169,6 +170,17 @@ def test_one_process_holds_a_run_until_it_dies(tmp_path: Path) -> None:
                 pass
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_full_disk_is_told_when_a_command_is_noted(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+        with pytest.raises(UserError, match=f"cannot write to {run}"):
+            note_command(run, ["tokendream", "resume", "last"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_no_torch() -> None:
