@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 
-ROOT = "runs"
 TOPICS = ("presets", "games", "runs")
 
 
@@ -77,7 +76,7 @@ def imagine(words: list[str]) -> int:
     )
     from runners import dream
 
-    dream.main(run_dir, dream.Options(**options.model_dump()))
+    dream.main(run_dir, options)
     return 0
 
 
@@ -146,7 +145,7 @@ def list_choices(words: list[str]) -> int:
 
         print(games_text())
     else:
-        _list_runs(Path(roots[-1] if roots else ROOT))
+        _list_runs(_root(roots))
     return 0
 
 
@@ -229,7 +228,14 @@ def _split(command: str, words: list[str]) -> tuple[str, list[str], Path]:
             f"{command} needs a RUN: a run folder, a unique prefix of its name, or last\n"
             f"  see: tokendream list runs"
         )
-    return rest[0], rest[1:], Path(roots[-1] if roots else ROOT)
+    return rest[0], rest[1:], _root(roots)
+
+
+def _root(words: list[str]) -> Path:
+    """Where to look for runs: what `root=` said last, or the usual folder."""
+    from runners.run_folder import ROOT
+
+    return Path(words[-1]) if words else ROOT
 
 
 def _run_and_options(command: str, words: list[str], cls: type[S]) -> tuple[Path, S]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from envs.experience import Segment
+from runners.durable import disk_full_explained
 from runners.errors import UserError
 from runners.horizon import HorizonReport, report_of
-from runners.media import ENCODERS, SUFFIXES, check_format, encode_png
+from runners.media import ENCODERS, SUFFIXES, encode_png
 from runners.pictures import comparison_clip, dream_grid
 from runners.rollout import (
     Comparison,
@@ -20,6 +21,7 @@ from runners.rollout import (
     FreeDreams,
     free_dreams,
     rollout,
+    rows_of,
     undisturbed,
     windows,
 )
@@ -27,36 +29,22 @@ from runners.rollout import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from agents.agent import Agent
     from runners.hardware import Hardware
     from runners.log import RunLog
     from runners.replay import Replay
     from runners.settings.config import Config
+    from runners.settings.options import ImagineOptions
     from worldmodels.batch import Batch
 
 DREAMS = 8
 FPS = 5.0
+NEWEST = "newest replay"
+"""What episodes are dreamed of while a run trains: those it may have learned from."""
 HELD_OUT_SEED = 1_000_003
 """Added to the run's seed: episodes that no training of this run has seen."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `tokendream imagine` can be told. None: as the run was trained.
-
-    `windows` is for the errors by horizon; of these, the first `clips` are drawn.
-    """
-
-    checkpoint: str = "last"
-    device: str = "auto"
-    episodes: int = 4
-    windows: int = 64
-    clips: int = 3
-    dreams: int = DREAMS
-    context: int | None = None
-    horizon: int | None = None
-    format: str = "apng"
-    fps: float = FPS
 
 
 @dataclass(frozen=True)
@@ -76,18 +64,23 @@ def dream(
     horizon: int,
     num: int,
     seed: int,
+    source: str,
     dreams: int = DREAMS,
 ) -> Dreamt | None:
-    """Dream `num` windows of the episodes, the most eventful first; None if all are too short."""
-    batch = windows(episodes, context, horizon, num, np.random.default_rng(seed))
-    if batch is None:
+    """Dream `num` windows of the episodes, the most eventful first; None if all are too short.
+
+    source: what episodes these are, in a word or two for the reader.
+    """
+    drawn = windows(episodes, context, horizon, num, np.random.default_rng(seed))
+    if drawn is None:
         return None
-    batch = eventful_first(batch)
+    batch, episode = drawn
+    order = eventful_first(batch)
     with undisturbed(agent, seed) as device:
-        batch = batch.to(device)
+        batch = rows_of(batch, order).to(device)
         comparison = rollout(agent, batch, context)
         free = free_dreams(agent, batch, context, dreams)
-    return Dreamt(comparison, free, report_of(comparison, len(episodes)))
+    return Dreamt(comparison, free, report_of(comparison, episode[order.numpy()], source))
 
 
 def log_dreams(
@@ -110,10 +103,12 @@ def log_dreams(
     context = max(1, context)
     long_enough = [e.index for e in replay.episodes() if e.length >= context + horizon]
     newest = [replay.episode(i) for i in long_enough[-episodes:]]
-    dreamt = dream(agent, newest, context=context, horizon=horizon, num=num, seed=step)
+    dreamt = dream(
+        agent, newest, context=context, horizon=horizon, num=num, seed=step, source=NEWEST
+    )
     if dreamt is None:
         return False
-    caption = f"step {step:,}"
+    caption = f"step {step:,}, {NEWEST} episodes"
     log.scalars(step, dreamt.report.scalars())
     log.clip("imagination/beside_reality", clip_of(dreamt.comparison, 0, caption), step, fps=FPS)
     log.clip("imagination/same_start", grid_of(dreamt.free, caption), step, fps=FPS)
@@ -121,10 +116,9 @@ def log_dreams(
     return True
 
 
-def eventful_first(batch: Batch) -> Batch:
-    """The rows with the most reward, in absolute value, to the front; else their order stays."""
-    order = batch.rew.abs().sum(1).argsort(descending=True, stable=True)
-    return type(batch)(**{f.name: getattr(batch, f.name)[order] for f in fields(batch)})
+def eventful_first(batch: Batch) -> Tensor:
+    """An order of rows (B,): those with the most reward, in absolute value, first; stable."""
+    return batch.rew.abs().sum(1).argsort(descending=True, stable=True)
 
 
 def clip_of(comparison: Comparison, row: int, caption: str = "") -> np.ndarray:
@@ -165,8 +159,9 @@ def write_dreams(
     contents["horizon.png"] = encode_png(report.chart())
     contents["horizon.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
     contents["horizon.csv"] = report.csv().encode()
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
+    with disk_full_explained(folder):
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
     return [folder / name for name in contents]
 
 
@@ -181,24 +176,21 @@ def table(report: HorizonReport) -> str:
         )
         lines.append(f"{h:14d}   {mse:11.5f}   {copy:15.5f}   {recon:14.5f}   {right:12.1%}")
     lines.append(
-        f"mean squared error per pixel, colours in [0,1]; {report.num_windows} windows "
-        f"of {report.num_episodes} held-out episodes"
+        "mean squared error per pixel, colours in [0,1]; "
+        f"{report.num_windows} windows of {report.words()}"
     )
     return "\n".join(lines)
 
 
-def main(run_dir: Path, options: Options) -> list[Path]:
+def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     """`tokendream imagine RUN`: dream held-out episodes, write what was seen, print where.
 
-    Raises UserError where the format cannot be written or all episodes are too short.
+    Raises UserError where all episodes are too short.
     """
-    check_format(options.format)
-    from runners.hardware import open_hardware
     from runners.opening import load_agent
 
     run = load_agent(run_dir, options.checkpoint, options.device)
-    config: Config = run.config
-    hardware = open_hardware(options.device, config.precision, config.threads)
+    config, hardware = run.config, run.hardware
     context = options.context or max(1, config.agent.behaviour.context)
     horizon = options.horizon or config.agent.behaviour.horizon
     seed = config.seed + HELD_OUT_SEED
@@ -213,6 +205,7 @@ def main(run_dir: Path, options: Options) -> list[Path]:
             num=max(options.windows, options.clips),
             dreams=options.dreams,
             seed=seed,
+            source="held-out",
         )
     if dreamt is None:
         longest = max((len(e.act) for e in episodes), default=0)

@@ -12,23 +12,18 @@ import numpy as np
 
 from runners.charts import Line, line_chart
 from runners.drawing import BLUE, FAINT, ORANGE
+from runners.intervals import half_over_groups
 from runners.log_layout import horizon_marks
-from runners.rollout import rollout, undisturbed, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from envs.experience import Segment
-    from runners.rollout import Comparison, Dreamer
-
-Z95 = 1.96
+    from runners.rollout import Comparison
 
 
 @dataclass(frozen=True)
 class Band:
     """A mean for each horizon 1..H and the ends of its 95 % interval, all (H,).
 
-    The interval is that of the normal approximation over windows; NaN with a single window.
+    Windows of one episode are alike: the interval is over episodes, and NaN with a single one.
     """
 
     mean: np.ndarray
@@ -38,7 +33,7 @@ class Band:
 
 @dataclass(frozen=True)
 class HorizonReport:
-    """Bands by name, over `num_windows` windows of `num_episodes` episodes.
+    """Bands by name, over `num_windows` windows of `num_episodes` episodes, `source` in words.
 
     mse, copy_mse, recon_mse: squared error per pixel and colour, colours in [0,1], of the dream,
     of repeating the last frame seen, and of the tokenizer given the true frame before.
@@ -50,6 +45,7 @@ class HorizonReport:
     num_windows: int
     num_episodes: int
     num_seen: int
+    source: str
 
     @property
     def horizon(self) -> int:
@@ -63,7 +59,7 @@ class HorizonReport:
             for name, band in self.bands.items():
                 tag = f"imagination/{name}_h{h}"
                 values[tag] = float(band.mean[h - 1])
-                if name in ("mse", "copy_mse") and self.num_windows > 1:
+                if name in ("mse", "copy_mse") and self.num_episodes > 1:
                     values[f"{tag}_low"] = float(band.low[h - 1])
                     values[f"{tag}_high"] = float(band.high[h - 1])
         return values
@@ -82,8 +78,9 @@ class HorizonReport:
             "num_windows": self.num_windows,
             "num_episodes": self.num_episodes,
             "num_seen": self.num_seen,
+            "source": self.source,
             "horizon": list(range(1, self.horizon + 1)),
-            "interval": "95 %, normal approximation over windows",
+            "interval": "95 %, Student's t over episodes, cluster-robust",
             **bands,
         }
 
@@ -112,32 +109,18 @@ class HorizonReport:
         return line_chart(
             np.arange(1.0, self.horizon + 1),
             lines,
-            title=f"Error by horizon, {self.num_windows} windows, 95 % interval",
+            title=f"Error by horizon, {self.num_windows} windows of {self.words()}",
             x_name="imagined steps",
-            y_name="mean squared error per pixel, colours in [0,1]",
+            y_name="mean squared error per pixel, colours in [0,1]; 95 % interval over episodes",
         )
 
-
-def horizon_report(
-    agent: Dreamer,
-    episodes: Sequence[Segment],
-    *,
-    context: int,
-    horizon: int,
-    num: int,
-    seed: int = 0,
-) -> HorizonReport | None:
-    """Dream up to `num` windows of the episodes; None where no episode is long enough."""
-    batch = windows(episodes, context, horizon, num, np.random.default_rng(seed))
-    if batch is None:
-        return None
-    with undisturbed(agent, seed) as device:
-        comparison = rollout(agent, batch.to(device), context)
-    return report_of(comparison, len(episodes))
+    def words(self) -> str:
+        """How many episodes of which kind."""
+        return f"{self.num_episodes} {self.source} episode{'s' * (self.num_episodes > 1)}"
 
 
-def report_of(comparison: Comparison, num_episodes: int) -> HorizonReport:
-    """The errors of windows already dreamed."""
+def report_of(comparison: Comparison, episode: np.ndarray, source: str) -> HorizonReport:
+    """The errors of windows already dreamed; episode (B,) says which windows belong together."""
     c, seen = comparison, comparison.num_seen
     real = c.real[:, seen:]
     end_true = c.end_true[:, seen:].astype(np.float32)
@@ -149,8 +132,8 @@ def report_of(comparison: Comparison, num_episodes: int) -> HorizonReport:
         "reward_error": np.abs(c.rew_pred - c.rew_true)[:, seen:],
         "end_error": np.abs(c.end_prob[:, seen:] - end_true),
     }
-    bands = {name: band_of(rows) for name, rows in errors.items()}
-    return HorizonReport(bands, len(real), num_episodes, seen)
+    bands = {name: band_of(rows, episode) for name, rows in errors.items()}
+    return HorizonReport(bands, len(real), len(np.unique(episode)), seen, source)
 
 
 def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -159,11 +142,8 @@ def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.square(difference).mean(axis=(2, 3, 4))
 
 
-def band_of(rows: np.ndarray) -> Band:
-    """The mean over rows (B,H) and its interval."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    if len(rows) < 2:
-        return Band(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-    half = Z95 * rows.std(axis=0, ddof=1, dtype=np.float64) / math.sqrt(len(rows))
+def band_of(rows: np.ndarray, episode: np.ndarray) -> Band:
+    """The mean over rows (B,H), of the episodes (B,), and its interval."""
+    mean, half = rows.mean(axis=0, dtype=np.float64), half_over_groups(rows, episode)
     # None of these numbers can be negative.
     return Band(mean, np.maximum(mean - half, 0.0), mean + half)

@@ -96,14 +96,6 @@ SUFFIXES = {"apng": ".png", "gif": ".gif", "mp4": ".mp4"}
 """Format name -> ending of its files; an animated PNG is a PNG to every viewer."""
 
 
-def check_format(name: str) -> None:
-    """Raise UserError now, not after minutes of work, where clips cannot be written as `name`."""
-    if name not in ENCODERS:
-        raise UserError(f"format={name}: expected one of {', '.join(ENCODERS)}")
-    if name == "mp4":
-        _import_av()
-
-
 def _import_av() -> Any:
     try:
         return importlib.import_module("av")

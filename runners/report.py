@@ -22,6 +22,7 @@ from runners.charts import Line, line_chart
 from runners.drawing import BLUE, FAINT
 from runners.durable import write_atomic
 from runners.errors import UserError
+from runners.intervals import interval_over_seeds
 from runners.media import encode_png
 from runners.needs import need_environment
 from runners.report_text import markdown
@@ -30,7 +31,6 @@ from runners.results import (
     Point,
     RunResult,
     check_alike,
-    interval_over_seeds,
     read_result,
 )
 from runners.settings.config import Config

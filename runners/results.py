@@ -26,12 +26,6 @@ SPEEDS = ("speed/env_steps_s", "speed/updates_s", "speed/dreamed_steps_s")
 MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
 """The first that a run logged is its peak."""
 
-T975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-)
-"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
-
 
 @dataclass(frozen=True)
 class Point:
@@ -134,17 +128,6 @@ def check_alike(results: Sequence[RunResult]) -> None:
                 f"seed={other.seed}; a report takes different seeds"
             )
         seeds[other.seed] = other
-
-
-def interval_over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval by Student's t; NaN ends with a single value."""
-    numbers = np.asarray(values, float)
-    mean, count = float(numbers.mean()), len(numbers)
-    if count < 2:
-        return mean, math.nan, math.nan
-    quantile = T975[count - 2] if count - 2 < len(T975) else 1.96 + 2.4 / (count - 1)
-    half = quantile * float(numbers.std(ddof=1)) / math.sqrt(count)
-    return mean, mean - half, mean + half
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:

@@ -101,17 +101,20 @@ def undisturbed(agent: Dreamer, seed: int) -> Iterator[torch.device]:
 
 def windows(
     episodes: Sequence[Segment], context: int, horizon: int, num: int, rng: np.random.Generator
-) -> Batch | None:
-    """Up to `num` different windows of context + horizon real steps, drawn from all there are.
+) -> tuple[Batch, np.ndarray] | None:
+    """Up to `num` different windows of context + horizon real steps, and their episodes (B,).
 
-    None where no episode is long enough.
+    Each episode has as many as any other, as far as it is long enough: windows of one episode
+    are alike. None where none is long enough.
     """
     steps = context + horizon
     room = np.array([max(0, len(e.act) - steps + 1) for e in episodes], np.int64)
     total = int(room.sum())
     if total == 0:
         return None
-    picks = np.sort(rng.choice(total, size=min(num, total), replace=False))
+    # Round by round, one window of each episode that has more, in a new order in each round.
+    rounds = np.concatenate([rng.permutation(n) for n in room]) + rng.random(total)
+    picks = np.sort(np.argsort(rounds)[:num])
     which = np.searchsorted(np.cumsum(room), picks, side="right")
     start = picks - (np.cumsum(room) - room)[which]
 
@@ -124,7 +127,7 @@ def windows(
 
     of_steps = {name: stack(name, steps) for name in ("act", "rew", "end", "trunc")}
     valid = torch.ones(len(picks), steps, dtype=torch.bool)
-    return Batch(obs=stack("obs", steps + 1), valid=valid, **of_steps)
+    return Batch(obs=stack("obs", steps + 1), valid=valid, **of_steps), which
 
 
 def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
@@ -134,7 +137,7 @@ def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
     """
     assert context >= 1 and bool(batch.valid.all())
     parts = [
-        _rollout(agent, _rows(batch, slice(i, i + ROWS)), context)
+        _rollout(agent, rows_of(batch, slice(i, i + ROWS)), context)
         for i in range(0, len(batch.act), ROWS)
     ]
     arrays = {
@@ -181,9 +184,9 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
 
     They last as long as the window does. Call it within `undisturbed`.
     """
-    first = _rows(batch, slice(0, 1))
+    first = rows_of(batch, slice(0, 1))
     horizon = batch.act.shape[1] - context
-    past = _past(_rows(first, torch.zeros(num, dtype=torch.int64)), context)
+    past = _past(rows_of(first, torch.zeros(num, dtype=torch.int64)), context)
     state, carry = agent.world_model.start(past), agent.watch(past)
     frames, rews, ends = [], [], []
     for _ in range(horizon):
@@ -204,7 +207,8 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
     )
 
 
-def _rows(batch: Batch, rows: Any) -> Batch:
+def rows_of(batch: Batch, rows: Any) -> Batch:
+    """Some rows of a batch, by a slice or by their numbers."""
     return Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(Batch)})
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from runners import cli, commands
 from runners.settings.load import load, to_yaml
+from runners.settings.options import ImagineOptions
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,12 +159,12 @@ def test_a_right_command_reaches_its_function(
     (folder / "runs/crafter/delta_iris/2026-01-02_03-04-05_s0_abcd/checkpoints/0000100").mkdir(
         parents=True
     )
-    calls: list[tuple[Path, dream.Options]] = []
+    calls: list[tuple[Path, ImagineOptions]] = []
     monkeypatch.setattr(dream, "main", lambda run_dir, options: calls.append((run_dir, options)))
     assert commands.imagine(["last", "horizon=7"]) == 0
     (run_dir, options) = calls[0]
     assert run_dir.name == "2026-01-02_03-04-05_s0_abcd" and options.horizon == 7
-    assert options == dream.Options(horizon=7)
+    assert options == ImagineOptions(horizon=7)
 
 
 def test_python_m_runners_is_the_same_command(folder: Path) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,13 +22,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from envs.experience import Segment
-from runners.dream import Options, dream, log_dreams, main
+from runners.dream import dream, log_dreams, main
 from runners.errors import UserError
-from runners.horizon import band_of, horizon_report
+from runners.horizon import HorizonReport, band_of
 from runners.log import RunLog
 from runners.replay import Replay
 from runners.rollout import free_dreams, rollout, undisturbed, windows
 from runners.settings.config import Config
+from runners.settings.options import ImagineOptions
+from tests.runs import HARDWARE
+from worldmodels.batch import Batch
 from worldmodels.protocols import Prediction, Prev, State
 
 SIZE, ACTIONS = 8, 3
@@ -108,24 +113,56 @@ class FakeAgent(nn.Module):
 EPISODES = [episode(40, seed) for seed in range(3)]
 
 
+def drawn(*arguments: Any) -> tuple[Batch, np.ndarray]:
+    found = windows(*arguments)
+    assert found is not None
+    return found
+
+
+def reported(
+    episodes: Sequence[Segment] = EPISODES, *, horizon: int, drift: int = 0
+) -> HorizonReport:
+    dreamt = dream(
+        FakeAgent(drift=drift),
+        episodes,
+        context=2,
+        horizon=horizon,
+        num=30,
+        seed=0,
+        source="made-up",
+        dreams=1,
+    )
+    assert dreamt is not None
+    return dreamt.report
+
+
 def test_windows_are_distinct_stretches_of_one_episode() -> None:
     short, exact = episode(6, 1, start=100), episode(7, 2, start=150)
     rng = np.random.default_rng(0)
-    batch = windows([short, exact, EPISODES[0]], 3, 4, 999, rng)
-    assert batch is not None and batch.obs.shape == (1 + 34, 8, SIZE, SIZE, 3)
+    batch, of = drawn([short, exact, EPISODES[0]], 3, 4, 999, rng)
+    assert batch.obs.shape == (1 + 34, 8, SIZE, SIZE, 3) and of.tolist() == [1] + [2] * 34
     x = batch.obs[:, :, 0, 0, 0].long()
     assert bool((x.diff(dim=1) == 1 + batch.act).all()) and bool((batch.rew == batch.act).all())
     assert int(batch.end.sum()) == 2 and bool((batch.end.sum(1) == batch.end[:, -1]).all())
-    few = windows(EPISODES, 3, 4, 5, rng)
-    assert few is not None and len(few.act) == 5
+    assert len(drawn(EPISODES, 3, 4, 5, rng)[0].act) == 5
     assert windows([short], 3, 4, 5, rng) is None
     assert windows([], 3, 4, 5, rng) is None
 
 
+def test_windows_are_spread_over_episodes() -> None:
+    rng = np.random.default_rng(0)
+    games = [episode(9, 0), episode(40, 1), episode(1000, 2)]
+    _, of = drawn(games, 3, 4, 24, rng)
+    assert np.bincount(of).tolist() == [3, 10, 11] or np.bincount(of).tolist() == [3, 11, 10]
+    firsts = [drawn(games, 3, 4, 1, rng)[1][0] for _ in range(60)]
+    assert np.bincount(firsts).min() > 8
+    begins = [drawn([games[2]], 3, 4, 1, rng)[0].rew[0] for _ in range(20)]
+    assert len({tuple(row.tolist()) for row in begins}) > 15
+
+
 def test_a_perfect_model_retraces_reality() -> None:
     agent = FakeAgent()
-    batch = windows(EPISODES, 3, 5, 20, np.random.default_rng(0))
-    assert batch is not None
+    batch, _ = drawn(EPISODES, 3, 5, 20, np.random.default_rng(0))
     with undisturbed(agent, 0):
         c = rollout(agent, batch, 3)
     assert c.num_seen == 3 and c.horizon == 5
@@ -140,25 +177,21 @@ def test_a_perfect_model_retraces_reality() -> None:
 
 
 def test_report_knows_perfect_drifting_and_copying() -> None:
-    perfect = horizon_report(FakeAgent(), EPISODES, context=2, horizon=4, num=30)
-    drifting = horizon_report(FakeAgent(drift=3), EPISODES, context=2, horizon=4, num=30)
-    assert perfect is not None and drifting is not None
+    perfect, drifting = reported(horizon=4), reported(horizon=4, drift=3)
     np.testing.assert_array_equal(perfect.bands["mse"].mean, 0)
     np.testing.assert_array_equal(perfect.bands["recon_mse"].mean, 0)
     h = np.arange(1, 5)
     np.testing.assert_allclose(drifting.bands["mse"].mean, (3 * h / 255) ** 2, rtol=1e-5)
     np.testing.assert_allclose(drifting.bands["reward_error"].mean, 3)
     np.testing.assert_array_equal(drifting.bands["token_accuracy"].mean, 0)
-    batch = windows(EPISODES, 2, 4, 30, np.random.default_rng(0))
-    assert batch is not None
+    batch, _ = drawn(EPISODES, 2, 4, 30, np.random.default_rng(0))
     moved = (1 + batch.act[:, 2:]).cumsum(1).numpy() / 255
     for report in (perfect, drifting):
         np.testing.assert_allclose(report.bands["copy_mse"].mean, (moved**2).mean(0), rtol=1e-5)
 
 
 def test_scalars_and_files_of_a_report() -> None:
-    report = horizon_report(FakeAgent(drift=1), EPISODES, context=2, horizon=6, num=30)
-    assert report is not None
+    report = reported(horizon=6, drift=1)
     scalars = report.scalars()
     assert {f"imagination/mse_h{h}" for h in (1, 5, 6)} <= set(scalars)
     assert scalars["imagination/mse_h6_low"] <= scalars["imagination/mse_h6"]
@@ -167,23 +200,36 @@ def test_scalars_and_files_of_a_report() -> None:
     assert [row["horizon"] for row in rows] == list("123456")
     assert float(rows[5]["mse"]) == pytest.approx(scalars["imagination/mse_h6"], rel=1e-4)
     assert json.loads(json.dumps(report.as_dict()))["mse"]["mean"][0] == pytest.approx(255**-2)
-    alone = horizon_report(FakeAgent(), EPISODES, context=2, horizon=6, num=1)
-    assert alone is not None and "imagination/mse_h1_low" not in alone.scalars()
+    assert report.num_windows == 30 and report.words() == "3 made-up episodes"
+    alone = reported(EPISODES[:1], horizon=6)
+    assert alone.num_windows == 30 and "imagination/mse_h1_low" not in alone.scalars()
     assert alone.as_dict()["mse"]["low"][0] is None
     assert alone.chart().shape == report.chart().shape
 
 
 def test_interval_covers_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    bands = [band_of(rng.exponential(1.0, (50, 1))) for _ in range(400)]
+    bands = [band_of(rng.exponential(1.0, (50, 1)), np.arange(50)) for _ in range(400)]
     covered = np.mean([b.low[0] <= 1.0 <= b.high[0] for b in bands])
     assert 0.90 < covered < 0.98
 
 
+def test_windows_of_one_episode_do_not_pass_for_independent_ones() -> None:
+    """Few episodes that differ much, windows of each that differ little, not equally many."""
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(8), [4, 6, 8, 8, 8, 8, 10, 12])
+    covered = []
+    for _ in range(400):
+        rows = 9 + rng.normal(size=8)[of] + 0.1 * rng.normal(size=len(of))
+        band = band_of(rows[:, None], of)
+        covered.append(band.low[0] <= 9 <= band.high[0])
+    assert 0.90 < np.mean(covered) < 0.98
+    assert np.isnan(band_of(np.ones((5, 2)), np.zeros(5, int)).low).all()
+
+
 def test_free_dreams_follow_the_policy_and_count_until_the_end() -> None:
     agent = FakeAgent(ends_at=3)
-    batch = windows(EPISODES, 2, 5, 4, np.random.default_rng(0))
-    assert batch is not None
+    batch, _ = drawn(EPISODES, 2, 5, 4, np.random.default_rng(0))
     with undisturbed(agent, 0):
         free = free_dreams(agent, batch, 2, num=6)
     assert free.frames.shape == (6, 7, SIZE, SIZE, 3)
@@ -203,9 +249,9 @@ def test_dreaming_leaves_no_trace() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = dream(agent, EPISODES, context=2, horizon=4, num=9, dreams=2, seed=7)
+    first = dream(agent, EPISODES, context=2, horizon=4, num=9, dreams=2, seed=7, source="")
     np.testing.assert_array_equal(torch.rand(3), expected)
-    second = dream(agent, EPISODES, context=2, horizon=4, num=9, dreams=2, seed=7)
+    second = dream(agent, EPISODES, context=2, horizon=4, num=9, dreams=2, seed=7, source="")
     assert first is not None and second is not None
     np.testing.assert_array_equal(first.comparison.dream, second.comparison.dream)
     assert agent.training and not agent.world_model.training
@@ -255,7 +301,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def load_agent(run_dir: Path, checkpoint: str, device: str) -> Any:
         asked.append((run_dir, checkpoint, device))
-        return SimpleNamespace(agent=FakeAgent(drift=1), config=Config(seed=1, threads=1))
+        config = Config(seed=1, threads=1)
+        return SimpleNamespace(agent=FakeAgent(drift=1), config=config, hardware=HARDWARE)
 
     def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> Any:
         assert config.env.suite == "crafter" and not training
@@ -279,7 +326,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_command_writes_files_and_says_where(
     tmp_path: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = main(tmp_path, Options(clips=2, windows=9, dreams=3, format="gif", horizon=6))
+    files = main(tmp_path, ImagineOptions(clips=2, windows=9, dreams=3, format="gif", horizon=6))
     assert trained[0] == (tmp_path, "last", "auto") and trained[-1] == "closed"
     assert trained[1] > 1_000_000, "not a seed of training"
     names = ["dream-1.gif", "dream-2.gif", "same-start.gif"]
@@ -287,20 +334,23 @@ def test_command_writes_files_and_says_where(
     for file in files[:4]:
         with Image.open(file) as picture:
             assert getattr(picture, "n_frames", 1) == (11 if file.suffix == ".gif" else 1)
-    assert json.loads(files[4].read_text())["num_windows"] == 9
+    found = json.loads(files[4].read_text())
+    assert found["num_windows"] == 9 and found["source"] == "held-out"
     told = capsys.readouterr().out
     assert str(tmp_path / "media") in told and "copy last frame" in told
 
 
 def test_command_refuses_what_cannot_work(tmp_path: Path, trained: list[Any]) -> None:
     with pytest.raises(UserError, match="horizon=50: .* the longest has 40"):
-        main(tmp_path, Options(horizon=50))
-    with pytest.raises(UserError, match="format=webm"):
-        main(tmp_path, Options(format="webm"))
+        main(tmp_path, ImagineOptions(horizon=50))
     assert not (tmp_path / "media").exists()
 
 
-def test_options_are_those_of_the_command_line() -> None:
-    from runners.settings.options import ImagineOptions
-
-    assert Options(**ImagineOptions().model_dump()) == Options()
+def test_a_full_disk_is_told(tmp_path: Path, trained: list[Any]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+        with pytest.raises(UserError, match=f"cannot write to {tmp_path}.*MiB free"):
+            main(tmp_path, ImagineOptions())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from runners import commands
 from runners.errors import UserError
+from runners.intervals import interval_over_seeds
 from runners.report import Chance, charts, play_at_random, summary
-from runners.results import check_alike, interval_over_seeds, read_result
+from runners.results import check_alike, read_result
 from runners.settings.load import load, to_yaml
 
 HORIZON = {

@@ -31,12 +31,12 @@ class EvaluateOptions(Settings):
 
 
 class ImagineOptions(Settings):
-    """What `imagine` takes; the names are those of `runners.dream.Options`."""
+    """What `imagine` takes. Of the windows, the most eventful `clips` are drawn."""
 
     checkpoint: Literal["last", "best"] = Field("last", description="which checkpoint of the run")
     device: Device = Field("auto", description="where the networks live")
-    episodes: int = Field(4, ge=1, le=1024, description="episodes played to dream from")
-    windows: int = Field(64, ge=1, le=4096, description="moments dreamed from, for the errors")
+    episodes: int = Field(16, ge=1, le=1024, description="episodes played to dream from")
+    windows: int = Field(64, ge=1, le=4096, description="moments dreamed from, of all episodes")
     clips: int = Field(3, ge=1, le=64, description="clips of a dream beside reality")
     dreams: int = Field(8, ge=1, le=64, description="dreams from one moment")
     context: int | None = Field(
