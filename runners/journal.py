@@ -19,7 +19,8 @@ from runners.evaluate import EVALUATION_SEED, play
 from runners.hardware import Hardware
 from runners.header import header
 from runners.log import RunLog
-from runners.log_layout import run_layout
+from runners.log_layout import ABOUT_DREAMS, run_layout
+from runners.numbering import Numbering
 from runners.opening import open_env
 from runners.pace import Pace
 from runners.run_folder import run_word, write_summary
@@ -39,7 +40,7 @@ class Journal:
         self.config, self.folder, self.spec, self.hardware = config, folder, spec, hardware
         self.console = open_console(config.console)
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=config.run.keep)
-        self.tally, self.evaluated = Tally(), 0
+        self.tally, self.numbering, self.evaluated = Tally(), Numbering(), 0
         self.scored: dict[str, Any] = {}
         self.recent: deque[float] = deque(maxlen=20)
         self.evaluation: Evaluation | None = None
@@ -68,6 +69,7 @@ class Journal:
         self._log.hparams(flat, ["eval/return", "episode/return"])
         self._log.layout(run_layout(self.config.env.suite, behaviour.horizon))
         self._log.text("settings", "\n".join(f"    {k} = {v}" for k, v in flat.items()))
+        self._log.text("imagination", ABOUT_DREAMS)
         for line in header(self.config, self.folder, self.spec, self.trainer):
             self.console.note(line)
         self.save()
@@ -86,10 +88,9 @@ class Journal:
         at, run = self.trainer.at, self.config.run
         self.tally.add(finished)
         self.recent.extend(game.ret for game in finished)
-        last = not self.trainer.schedule.epochs_left(at)
-        if (at.epoch - 1) % run.log_every == 0 or last:
-            self._scalars(self._epoch_scalars(scalars, finished))
-        if last:
+        self.numbering.epoch(at)
+        self._scalars(self._epoch_scalars(scalars, finished))
+        if not self.trainer.schedule.epochs_left(at):
             return
         if run.eval_every and at.steps // run.eval_every > self.evaluated // run.eval_every:
             self.evaluate()
@@ -158,20 +159,23 @@ class Journal:
             self.scored = {"moment": moment, "score": score}
         elif self.scored.get("moment") == moment:
             score = self.scored["score"]
+        number = self.numbering.number(self.trainer.schedule, at)
         own = {
             "tally": vars(self.tally),
+            "numbering": vars(self.numbering),
             "evaluated": self.evaluated,
             "scored": self.scored,
             "logged": self._log.sizes(),
         }
         state = {**self.trainer.state_dict(), "journal": own}
-        self.checkpoints.save(self._number(), state, score)
+        self.checkpoints.save(number, state, score)
         write_summary(self.folder, steps=at.steps)
         self.saved = time.monotonic()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting where a checkpoint was saved."""
         self.tally, self.evaluated = Tally(**state["tally"]), state["evaluated"]
+        self.numbering = Numbering(**state["numbering"])
         self.scored, self.logged = state["scored"], state["logged"]
 
     def finish(self) -> None:
@@ -199,15 +203,6 @@ class Journal:
             self._log.close()
             self._log = None
 
-    def _number(self) -> int:
-        """A checkpoint's name: its step, and in the tail, whose steps are all one, some more.
-
-        So the checkpoint of an evaluation is not replaced by one of later updates.
-        """
-        at = self.trainer.at
-        begun = self.trainer.schedule.in_tail(at) and any(at.done.values())
-        return at.steps + at.tail + int(begun)
-
     def _scalars(self, scalars: dict[str, float]) -> None:
         assert self._log is not None
         self._log.scalars(self.trainer.at.steps, scalars)
@@ -217,7 +212,7 @@ class Journal:
     ) -> dict[str, float]:
         out = dict(scalars)
         if "policy/return" in out:
-            out["policy/advantage_std"] = float(out.pop("policy/advantage_square")) ** 0.5
+            out["policy/advantage_rms"] = float(out.pop("policy/advantage_square")) ** 0.5
             out["imagination/return_mean"] = out.pop("policy/return")
         if finished:
             out["episode/return"] = float(np.mean([g.ret for g in finished]))

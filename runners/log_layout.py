@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ABOUT_DREAMS = (
+    "Numbers and pictures under imagination/ are made while the run trains, from the newest "
+    "episodes in replay, which the world model may have learned from. Those of episodes that it "
+    "never saw: `tokendream imagine RUN`. imagination/return_mean is that of the policy's updates."
+)
 SUITE_SCORES = {"crafter": "crafter/score", "atari": "atari/hns"}
 
 
@@ -36,7 +41,7 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
     return {
         "Overview": overview,
         "World model": {
-            "imagination error by horizon, 95 % interval": errors + copies,
+            "imagination error by horizon, newest replay episodes, 95 % interval": errors + copies,
             "losses": ["tokenizer/loss", "world_model/loss"],
             "token accuracy": ["world_model/obs_accuracy"]
             + [f"imagination/token_accuracy_h{h}" for h in marks],

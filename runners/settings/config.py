@@ -57,7 +57,6 @@ class RunSettings(Settings):
     checkpoint_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints")
     keep: int = Field(2, ge=1, le=1000, description="newest checkpoints kept, beside the best")
     dream_minutes: float = Field(5.0, ge=0, description="minutes between pictures; 0 at the end")
-    log_every: int = Field(1, ge=1, description="epochs between two records of the log")
 
 
 class PresetNames(Settings):

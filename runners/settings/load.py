@@ -30,7 +30,6 @@ CHANGEABLE = (
     "run.eval_episodes",
     "run.eval_every",
     "run.keep",
-    "run.log_every",
     "run.steps",
     "run.tail_epochs",
     "threads",
