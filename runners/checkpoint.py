@@ -12,21 +12,26 @@ import json
 import os
 import re
 import shutil
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runners.checkpoint_files import (
+    FILES,
+    FORMAT,
+    aside,
+    checksum,
+    present,
+    read_json,
+    verify_file,
+)
 from runners.durable import disk_full_explained, sync_file
 from runners.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-FORMAT = 1
-_FILES = ("model.safetensors", "tensors.safetensors")
 
 
 def save(folder: Path, state: Mapping[str, Any], *, score: float | None = None) -> None:
@@ -44,7 +49,7 @@ def save(folder: Path, state: Mapping[str, Any], *, score: float | None = None) 
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
-            files = {name: pack.write(new / name, name) for name in _FILES}
+            files = {name: pack.write(new / name, name) for name in FILES}
             content = {"format": FORMAT, "score": score, "files": files, "state": tree}
             (new / "state.json").write_text(json.dumps(content), encoding="utf-8")
             for path in (*new.iterdir(), new):
@@ -60,9 +65,9 @@ def load(folder: Path) -> dict[str, Any]:
 
     Raises UserError where it is missing, damaged, or not one of ours.
     """
-    folder = _present(folder)
-    content = _read_json(folder)
-    tensors = {name: _read_tensors(folder, name, content["files"]) for name in _FILES}
+    folder = present(folder)
+    content = read_json(folder)
+    tensors = {name: _read_tensors(folder, name, content["files"]) for name in FILES}
     try:
         state = _decode(content["state"], tensors)
     except (KeyError, TypeError, ValueError) as error:
@@ -129,18 +134,12 @@ class Checkpoints:
                 _delete(other)
         return folder
 
-    def forget_after(self, step: int) -> None:
-        """Delete checkpoints newer than `step`, whose replay is cut when a run goes on from it."""
-        for folder in self.all():
-            if int(folder.name) > step:
-                _delete(folder)
-
 
 class _Pack:
     """Collects the tensors of a state by file, and leaves references in their places."""
 
     def __init__(self) -> None:
-        self.tensors: dict[str, dict[str, Tensor]] = {name: {} for name in _FILES}
+        self.tensors: dict[str, dict[str, Tensor]] = {name: {} for name in FILES}
         self._storages: set[int] = set()
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -168,7 +167,7 @@ class _Pack:
         raise TypeError(f"a checkpoint cannot hold {type(value).__name__} at {path}")
 
     def _keep(self, tensor: Tensor, path: tuple[str, ...]) -> list[str]:
-        file = _FILES[0 if path[0] == "model" else 1]
+        file = FILES[0 if path[0] == "model" else 1]
         name = ".".join(path[1:] if path[0] == "model" and len(path) > 1 else path)
         while name in self.tensors[file]:
             name += "'"
@@ -191,7 +190,7 @@ class _Pack:
             if number := re.search(r"os error (\d+)", str(error)):
                 raise OSError(int(number[1]), str(error)) from error
             raise
-        return _checksum(path)
+        return checksum(path)
 
 
 def _decode(value: Any, tensors: Mapping[str, Mapping[str, Tensor]]) -> Any:
@@ -212,74 +211,32 @@ def _decode(value: Any, tensors: Mapping[str, Mapping[str, Tensor]]) -> Any:
     return {key: _decode(item, tensors) for key, item in value.items()}
 
 
-def _checksum(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _read_json(folder: Path) -> dict[str, Any]:
-    path = folder / "state.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a checkpoint: state.json is missing")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"checkpoint {folder} is damaged: state.json is not JSON") from error
-    if not isinstance(content, dict) or not {"format", "files", "state"} <= content.keys():
-        raise UserError(f"{folder} is not a checkpoint of tokendream")
-    if content["format"] != FORMAT:
-        raise UserError(
-            f"checkpoint {folder} has format {content['format']!r}, this version reads {FORMAT}"
-        )
-    return content
-
-
 def _read_tensors(folder: Path, name: str, checksums: Mapping[str, int]) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / name
+    verify_file(folder, name, checksums)
     try:
-        if _checksum(path) != checksums[name]:
-            raise UserError(f"checkpoint {folder} is damaged: {name} is not what was written")
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"checkpoint {folder} is damaged: {name} is missing") from error
-    except (KeyError, TypeError, SafetensorError) as error:
+        return load_file(folder / name)
+    except SafetensorError as error:
         raise UserError(f"checkpoint {folder} is damaged: {name}: {error}") from error
 
 
 def _score(folder: Path) -> float | None:
     try:
-        score = _read_json(_present(folder)).get("score")
+        score = read_json(present(folder)).get("score")
     except UserError:
         return None
     return float(score) if score is not None and score == score else None
 
 
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".old-{folder.name}")
-
-
-def _present(folder: Path) -> Path:
-    """Where a checkpoint lies if a crash struck while it was being replaced."""
-    if not folder.exists() and _old(folder).exists():
-        return _old(folder)
-    if not folder.is_dir():
-        raise UserError(f"no checkpoint at {folder}")
-    return folder
-
-
 def _recover(folder: Path) -> None:
-    if not folder.exists() and _old(folder).exists():
-        os.rename(_old(folder), folder)
+    if not folder.exists() and aside(folder).exists():
+        os.rename(aside(folder), folder)
 
 
 def _swap(new: Path, folder: Path) -> None:
-    old = _old(folder)
+    old = aside(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
@@ -293,6 +250,6 @@ def _delete(folder: Path) -> None:
     _recover(folder)
     gone = folder.with_name(".gone")
     shutil.rmtree(gone, ignore_errors=True)
-    shutil.rmtree(_old(folder), ignore_errors=True)
+    shutil.rmtree(aside(folder), ignore_errors=True)
     os.rename(folder, gone)
     shutil.rmtree(gone)

@@ -33,14 +33,18 @@ def train(words: list[str]) -> int:
 
 def resume(words: list[str]) -> int:
     """Go on with a run that was stopped."""
-    from runners.needs import need_device, need_environment
+    from runners.needs import need_device, need_environment, need_sound_checkpoint
     from runners.run_folder import find_run
     from runners.settings.load import read_for_resume
 
     text, rest, root = _split("resume", words)
     run_dir = find_run(text, root)
     config = read_for_resume(run_dir / "config.yaml", rest).config
-    _together(lambda: need_environment(config), lambda: need_device(config.device))
+    _together(
+        lambda: need_environment(config),
+        lambda: need_device(config.device),
+        lambda: need_sound_checkpoint(run_dir),
+    )
     from runners import train as training
 
     training.resume(run_dir, config)

@@ -50,14 +50,32 @@ def need_device(device: str) -> None:
 
 
 def need_checkpoint(run_dir: Path, which: str) -> None:
-    """Raises UserError where a run has no checkpoint, or none with a score for `best`."""
+    """Raises UserError where a run has no checkpoint, none with a score for `best`, or damaged."""
     from runners.checkpoint import Checkpoints
+    from runners.checkpoint_files import verify
 
     checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
-    if checkpoints.last() is None:
+    last = checkpoints.last()
+    if last is None:
         raise UserError(f"run {run_dir} has no checkpoint: it stopped before its first one")
-    if which == "best" and checkpoints.best() is None:
+    chosen = checkpoints.best() if which == "best" else last
+    if chosen is None:
         raise UserError(
             f"checkpoint='best': run {run_dir} has not been evaluated yet\n"
             "  did you mean: checkpoint=last"
         )
+    verify(chosen)
+
+
+def need_sound_checkpoint(run_dir: Path) -> None:
+    """Raises UserError where the checkpoint that a run would go on from is damaged.
+
+    A run that another process trains is left to the lock, as its checkpoints come and go.
+    """
+    from runners.checkpoint import Checkpoints
+    from runners.checkpoint_files import verify
+    from runners.run_folder import is_locked
+
+    last = Checkpoints(run_dir / "checkpoints", keep=1).last()
+    if last is not None and not is_locked(run_dir):
+        verify(last)

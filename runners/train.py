@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,6 +35,13 @@ from runners.settings.load import read, to_yaml
 from runners.trainer import Schedule, Stopped, Trainer
 
 
+@dataclass(frozen=True)
+class _Resumed:
+    """A run that is there already, and its last checkpoint, if it came to one."""
+
+    checkpoint: Path | None
+
+
 def main(config: Config) -> Path:
     """Train from scratch in a new run folder, which is made once all that it needs is there."""
     presets = config.presets
@@ -48,7 +56,7 @@ def main(config: Config) -> Path:
             name=config.name,
         )
         with lock_run(folder):
-            _run(config, folder, env, hardware, agent, None)
+            _run(config, folder, env, hardware, agent)
     return folder
 
 
@@ -62,7 +70,7 @@ def resume(run_dir: Path, config: Config) -> None:
         checkpoint = Checkpoints(run_dir / "checkpoints", keep=config.run.keep).last()
         _refuse_finished(run_dir, config)
         with _opened(config) as (hardware, env, agent):
-            _run(config, run_dir, env, hardware, agent, checkpoint)
+            _run(config, run_dir, env, hardware, agent, _Resumed(checkpoint))
 
 
 def build_trainer(
@@ -116,12 +124,10 @@ def build_trainer(
     )
 
 
-def restore(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
-    """Put a trainer where a checkpoint was saved, and return all that was saved."""
-    state = load(checkpoint)
-    load_weights(trainer.agent, state["model"], checkpoint)
+def restore(trainer: Trainer, state: dict[str, Any], source: Path) -> None:
+    """Put a trainer where the checkpoint `source`, which holds `state`, was saved."""
+    load_weights(trainer.agent, state["model"], source)
     trainer.load_state_dict(state)
-    return state
 
 
 def _run(
@@ -130,8 +136,11 @@ def _run(
     env: Env,
     hardware: Hardware,
     agent: Agent,
-    checkpoint: Path | None,
+    resumed: _Resumed | None = None,
 ) -> None:
+    checkpoint = resumed.checkpoint if resumed else None
+    # Read before the folder is touched, as it may be damaged.
+    state = load(checkpoint) if checkpoint else {}
     journal = Journal(config, folder, env.spec, hardware)
     with _stop_on_signals() as asked, closing(journal):
         trainer = build_trainer(
@@ -148,7 +157,11 @@ def _run(
         if checkpoint is None:
             trainer.replay.clear()
         else:
-            journal.load_state_dict(restore(trainer, checkpoint)["journal"])
+            restore(trainer, state, checkpoint)
+            journal.load_state_dict(state["journal"])
+            # A second copy of all weights should not live as long as the run.
+            state.clear()
+        if resumed is not None:
             note_command(folder, ["tokendream", *sys.argv[1:]])
             write_atomic(folder / "config.yaml", to_yaml(config))
         with failure_noted(folder):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runners import cli, commands
+from runners.checkpoint import save
 from runners.settings.load import load, to_yaml
 from runners.settings.options import ImagineOptions
 
@@ -80,6 +81,23 @@ def test_a_wrong_command_ends_in_one_message(folder: Path, words: list[str], sai
     assert done.returncode == 2 and done.stdout == ""
     assert said in done.stderr and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "imagine"])
+@pytest.mark.parametrize("file", ["state.json", "model.safetensors", "tensors.safetensors"])
+def test_a_damaged_checkpoint_is_told_before_torch_is_there(
+    folder: Path, command: str, file: str
+) -> None:
+    point = next(folder.glob("runs/*/*/*")) / "checkpoints" / "0000100"
+    save(point, {"model": {}})
+    damaged = bytearray((point / file).read_bytes())
+    damaged[-1] ^= 1
+    (point / file).write_bytes(bytes(damaged))
+    before = contents(folder)
+    done = run(folder, command, "last")
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"is damaged: {file}" in done.stderr and "Traceback" not in done.stderr
     assert contents(folder) == before
 
 
@@ -156,9 +174,7 @@ def test_a_right_command_reaches_its_function(
 ) -> None:
     from runners import dream
 
-    (folder / "runs/crafter/delta_iris/2026-01-02_03-04-05_s0_abcd/checkpoints/0000100").mkdir(
-        parents=True
-    )
+    save(next(folder.glob("runs/*/*/*")) / "checkpoints" / "0000100", {})
     calls: list[tuple[Path, ImagineOptions]] = []
     monkeypatch.setattr(dream, "main", lambda run_dir, options: calls.append((run_dir, options)))
     assert commands.imagine(["last", "horizon=7"]) == 0

@@ -22,11 +22,12 @@ from runners.errors import UserError
 from runners.opening import open_env
 from runners.phases import Phase
 from runners.replay_store import Store
-from runners.run_folder import read_summary
+from runners.run_folder import create_run, read_summary
 from runners.settings.config import Config
-from runners.settings.load import load as settings
+from runners.settings.load import read as read_settings
+from runners.settings.load import to_yaml
 from runners.train import restore
-from runners.trainer import Position, Schedule, Stopped, Trainer
+from runners.trainer import Schedule, Stopped, Trainer
 from tests.runs import differences, essence, games, small, trainer_of
 from worldmodels.batch import Batch
 
@@ -69,7 +70,7 @@ def interrupted(
             config, folder, make(config), should_stop=lambda left=left: next(left, None) is None
         )
         if life:
-            restore(trainer, folder / "stopped")
+            restore(trainer, load(folder / "stopped"), folder / "stopped")
         with contextlib.suppress(Stopped):
             trainer.run()
         save(folder / "stopped", trainer.state_dict())
@@ -133,46 +134,6 @@ def test_the_best_checkpoint_outlives_updates_at_the_same_step(tmp_path: Path) -
     }
     scored = [number for number, state in states.items() if state["score"] is not None]
     assert scored == [30, 45, 60, 61] and len(states) > 4, "one for each epoch, the tail's too"
-
-
-def test_the_published_schedules() -> None:
-    for words, epochs in (
-        (["env=crafter"], 1 + 990 + 9),
-        (["env=atari"], 1 + 490 + 109),
-        (["env=crafter", "size=tiny", "run=debug"], 1 + 2 + 1),
-    ):
-        run = settings(words).config.run
-        schedule = Schedule(
-            run.steps, run.first_steps, run.epoch_steps, run.tail_epochs, run.chunk_steps
-        )
-        assert schedule.epochs == epochs
-        assert walk(schedule)[-1] == run.steps and len(walk(schedule)) == epochs
-
-
-def walk(schedule: Schedule, at: Position | None = None) -> list[int]:
-    """Steps planned at the end of each epoch."""
-    at, planned = at or Position(), []
-    while schedule.epochs_left(at):
-        left = schedule.epochs_left(at)
-        planned.append(schedule.target(at))
-        at = schedule.next(at)
-        assert schedule.epochs_left(at) == left - 1
-    return planned
-
-
-def test_a_schedule_of_an_odd_number_of_steps() -> None:
-    assert walk(Schedule(25, 10, 6, 2, 5)) == [10, 16, 22, 25, 25, 25]
-    assert walk(Schedule(10, 10, 6, 0, 5)) == [10]
-    assert walk(Schedule(7, 10, 6, 1, 5)) == [7, 7]
-
-
-def test_a_longer_schedule_goes_on_at_the_same_pace() -> None:
-    short, long = Schedule(16, 10, 6, 2, 5), Schedule(30, 10, 6, 2, 5)
-    at = Position()
-    while short.epochs_left(at):
-        at = short.next(at)
-    assert at.epoch == 5 and at.tail == 2
-    assert walk(long, at) == [22, 28, 30, 30, 30]
 
 
 def test_steps_beyond_an_epoch_are_deducted_from_the_next(tmp_path: Path) -> None:
@@ -248,8 +209,42 @@ def test_a_finished_run_is_resumed_only_for_more(
     train.resume(run, more)
     summary = read_summary(run)
     assert summary["status"] == "finished" and summary["steps"] == 45
+    numbers = [int(point.name) for point in Checkpoints(run / "checkpoints", 9).all()]
+    assert numbers[-1] == 45 + 2, "two epochs of the tail in its life"
     with pytest.raises(UserError, match="has finished its 45 steps"):
         train.resume(run, more)
+
+
+def test_a_run_that_never_came_to_a_checkpoint_begins_anew_as_it_is_told(tmp_path: Path) -> None:
+    config = small("run.steps=30")
+    run = create_run(
+        tmp_path, env="crafter", agent="delta_iris", seed=0, config=to_yaml(config), command=["a"]
+    )
+    more = config.model_copy(update={"run": config.run.model_copy(update={"keep": 7})})
+    train.resume(run, more)
+    assert read_summary(run)["status"] == "finished"
+    assert read_settings(run / "config.yaml").config.run.keep == 7
+    assert len((run / "command.txt").read_text().splitlines()) == 2
+
+
+def test_a_damaged_checkpoint_is_found_before_anything_is_changed(tmp_path: Path) -> None:
+    config = small(f"root={tmp_path}", "run.steps=30")
+    run = train.main(config)
+    point = Checkpoints(run / "checkpoints", 1).last()
+    assert point is not None
+    (point / "tensors.safetensors").write_bytes(b"")
+    more = config.model_copy(update={"run": config.run.model_copy(update={"steps": 45})})
+    with (run / "replay" / "steps-00.bin").open("ab") as file:
+        file.write(b"what a crash left")
+
+    def contents() -> dict[str, bytes]:
+        files = (path for path in run.rglob("*") if path.is_file() and path.name != "lock")
+        return {str(path): path.read_bytes() for path in files}
+
+    before = contents()
+    with pytest.raises(UserError, match="damaged: tensors.safetensors is not what was written"):
+        train.resume(run, more)
+    assert contents() == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
