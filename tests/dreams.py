@@ -1,0 +1,121 @@
+"""A world that one line describes, and models of it whose answers are known.
+
+The world's picture has one colour x; action a leads to x + 1 + a and pays a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.experience import Segment
+from runners.dream import dream
+from runners.horizon import HorizonReport
+from runners.rollout import windows
+from worldmodels.batch import Batch
+from worldmodels.protocols import Prediction, Prev, State
+
+SIZE, ACTIONS = 8, 3
+
+
+def episode(steps: int, seed: int, start: int = 10) -> Segment:
+    rng = np.random.default_rng(seed)
+    act = rng.integers(0, ACTIONS, steps)
+    colours = start + np.concatenate([[0], np.cumsum(1 + act)])
+    obs = np.broadcast_to(colours[:, None, None, None], (steps + 1, SIZE, SIZE, 3))
+    end = np.zeros(steps, bool)
+    end[-1:] = True
+    trunc = np.zeros(steps, bool)
+    return Segment(
+        obs.astype(np.uint8), act.astype(np.int64), act.astype(np.float32), end, trunc, True
+    )
+
+
+class Colours:
+    """One token a frame: its colour."""
+
+    vocab, tokens = 256, 1
+
+    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
+        return obs[..., 0, 0, :1].long()
+
+    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
+        colour = tokens[..., None, None].expand(*tokens.shape[:-1], SIZE, SIZE, 3)
+        return colour.to(torch.uint8)
+
+
+class FakeModel(nn.Module):
+    """Predicts x + 1 + a + drift; `noise` adds a random 0 or 1."""
+
+    def __init__(self, drift: int = 0, noise: bool = False, ends_at: int = 999) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.tokenizer = Colours()
+        self.drift, self.noise, self.ends_at = drift, noise, ends_at
+        self.modes: list[bool] = []
+
+    def start(self, batch: Any) -> State:
+        assert bool(batch.valid.all()) and batch.obs.shape[1] == batch.act.shape[1] + 1
+        return State(memory=0, obs=batch.obs[:, -1])
+
+    def imagine(self, state: State, act: Tensor) -> tuple[State, Prediction]:
+        self.modes.append(self.training)
+        x = state.obs[:, 0, 0, 0].long() + 1 + act + self.drift
+        if self.noise:
+            x = x + torch.randint(0, 2, x.shape)
+        tokens, step = x[:, None], state.memory + 1
+        ended = torch.full(x.shape, step == self.ends_at)
+        prediction = Prediction(
+            tokens=tokens,
+            logits=torch.zeros(*tokens.shape, 256),
+            rew=act.float() + self.drift,
+            end=ended,
+            end_prob=ended.float(),
+        )
+        obs = self.tokenizer.decode(Prev(state.obs, act), tokens)
+        return State(memory=step, obs=obs), prediction
+
+
+class FakeAgent(nn.Module):
+    """Values a frame at its colour; always picks action 2."""
+
+    def __init__(self, **model: Any) -> None:
+        super().__init__()
+        self.world_model: Any = FakeModel(**model)
+
+    def watch(self, batch: Any) -> int:
+        return int(batch.act.shape[1])
+
+    def judge(self, obs: Tensor, carry: int) -> tuple[Tensor, Tensor, int]:
+        logits = torch.tensor([-99.0, -99.0, 99.0]).expand(len(obs), ACTIONS)
+        return logits, obs[:, 0, 0, 0].float(), carry + 1
+
+
+EPISODES = [episode(40, seed) for seed in range(3)]
+
+
+def drawn(*arguments: Any) -> tuple[Batch, np.ndarray]:
+    found = windows(*arguments)
+    assert found is not None
+    return found
+
+
+def reported(
+    episodes: Sequence[Segment] = EPISODES, *, horizon: int, drift: int = 0
+) -> HorizonReport:
+    dreamt = dream(
+        FakeAgent(drift=drift),
+        episodes,
+        context=2,
+        horizon=horizon,
+        num=30,
+        seed=0,
+        source="made-up",
+        dreams=1,
+    )
+    assert dreamt is not None
+    return dreamt.report
