@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import ale_py
+import ale_py.roms
 import numpy as np
 from PIL import Image
 
