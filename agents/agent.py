@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.imagine import imagine, start
+from agents.imagine import imagine
 from agents.protocols import ActorCritic, Carry, Learner, View
 from agents.returns import alive, lambda_returns
 from worldmodels.batch import Batch
@@ -127,7 +127,7 @@ class Agent(nn.Module):
         Returns, bootstrap and baseline all come from the target network.
         """
         world_model, view, online = self.world_model, self.view, self.actor_critic
-        state, carry = start(world_model, view, online, past)
+        state, carry = world_model.start(past), self.watch(past)
         rollout = imagine(world_model, view, online, state=state, carry=carry, horizon=self.horizon)
         real = view.real(world_model, past)
         behind = self.target.watch(real[:, :-1], past.seen[:, :-1])
@@ -168,6 +168,11 @@ class Agent(nn.Module):
         theirs: list[Tensor] = list(self.actor_critic.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - self.target_decay)
         return {}
+
+
+def forget(carry: Carry, over: Tensor) -> Carry:
+    """The carry with the rows where over (N,) is True as before the first observation."""
+    return tuple(torch.where(over[:, None], 0.0, c) for c in carry)
 
 
 def single(obs: Tensor) -> Batch:

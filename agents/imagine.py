@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from agents.protocols import ActorCritic, Carry, View
-from worldmodels.batch import Batch
 from worldmodels.nets.heads import sample
 from worldmodels.protocols import State
 from worldmodels.world_model import WorldModel
@@ -54,11 +53,3 @@ def imagine(
         ends.append(prediction.end)
     stack = [torch.stack(x, 1) for x in (seen, acts, rews, ends)]
     return Rollout(*stack)
-
-
-def start(
-    world_model: WorldModel, view: View, actor_critic: ActorCritic, past: Batch
-) -> tuple[State, Carry]:
-    """The moment at past.obs[:, -1] and the policy's memory of the frames before it."""
-    carry = actor_critic.watch(view.real(world_model, past)[:, :-1], past.seen[:, :-1])
-    return world_model.start(past), carry

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.agent import Agent
+from agents.agent import Agent, forget
 from agents.protocols import Carry
 from envs.base import Env, GameState
 from envs.experience import Finished, Segment
@@ -79,8 +79,7 @@ class LocalCollector:
             self.obs = step.obs
             over = step.end | step.trunc | step.lost
             if carry is not None and over.any():
-                fresh = torch.from_numpy(over).to(self.hardware.device)[:, None]
-                carry = tuple(torch.where(fresh, 0.0, c) for c in carry)
+                carry = forget(carry, torch.from_numpy(over).to(self.hardware.device))
             result.steps += int(count - step.lost.sum())
             result.lost += int(step.lost.sum())
             result.finished += step.finished
@@ -130,8 +129,7 @@ class LocalCollector:
         past = self.replay.tails(self.context + 1).to(self.hardware.device)
         with self.hardware.autocast():
             carry = agent.watch(past)
-        fresh = torch.from_numpy(self.first).to(self.hardware.device)[:, None]
-        return tuple(torch.where(fresh, 0.0, c) for c in carry)
+        return forget(carry, torch.from_numpy(self.first).to(self.hardware.device))
 
 
 class _Stretch:

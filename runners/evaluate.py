@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.agent import Agent
+from agents.agent import Agent, forget
 from envs.base import Env
 from envs.experience import Finished, Segment
 from runners.console import Status, open_console
@@ -75,8 +75,7 @@ def play(
             film.add(obs, act, step)
             over = step.end | step.trunc | step.lost
             if agent is not None and over.any():
-                fresh = torch.from_numpy(over).to(hardware.device)[:, None]
-                carry = tuple(torch.where(fresh, 0.0, c) for c in carry)
+                carry = forget(carry, torch.from_numpy(over).to(hardware.device))
             for game in step.finished:
                 if quota[game.env]:
                     quota[game.env] -= 1
