@@ -211,6 +211,10 @@ class Journal:
         self, scalars: dict[str, float], finished: list[Finished]
     ) -> dict[str, float]:
         out = dict(scalars)
+        for phase in self.trainer.phases:
+            if f"{phase.name}/grad_norm" in out:
+                out[f"grad/{phase.name}"] = out.pop(f"{phase.name}/grad_norm")
+                out[f"lr/{phase.name}"] = float(phase.optimizer.param_groups[0]["lr"])
         if "policy/return" in out:
             out["policy/advantage_rms"] = float(out.pop("policy/advantage_square")) ** 0.5
             out["imagination/return_mean"] = out.pop("policy/return")

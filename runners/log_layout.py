@@ -45,6 +45,7 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
             "losses": ["tokenizer/loss", "world_model/loss"],
             "token accuracy": ["world_model/obs_accuracy"]
             + [f"imagination/token_accuracy_h{h}" for h in marks],
+            "reward accuracy": ["world_model/reward_accuracy"],
             "reward error by horizon": [f"imagination/reward_error_h{h}" for h in marks],
             "codes in use": ["tokenizer/perplexity", "tokenizer/dead_codes"],
         },

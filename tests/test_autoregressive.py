@@ -44,9 +44,11 @@ def test_loss_is_the_published_sum_over_valid_steps() -> None:
         label = TARGETS["two_hot"].loss(logits["reward_head"][b, t], batch.rew[b, t])
         over = -logits["end_head"][b, t].log_softmax(-1)[int(batch.end[b, t])]
         hits = (token.argmax(-1) == tokens[b, t + 1]).float().mean()
-        rows.append(torch.stack((nll, label, over, hits)))
-    nll, label, over, hits = torch.stack(rows).mean(0)
+        right = TARGETS["two_hot"].right(logits["reward_head"][b, t], batch.rew[b, t]).float()
+        rows.append(torch.stack((nll, label, over, hits, right)))
+    nll, label, over, hits, right = torch.stack(rows).mean(0)
     expected = {"obs_ce": nll, "reward_loss": label, "end_loss": over, "obs_accuracy": hits}
+    expected["reward_accuracy"] = right
     assert_same(loss.parts, expected)
     torch.testing.assert_close(loss.total, 0.3 * nll + 0.7 * label + 2 * over)
 

@@ -96,6 +96,18 @@ def test_sign_learns_the_sign_and_predicts_by_its_probabilities() -> None:
     assert counts.sum() == 100_000 and counts_fit(counts, logits[0].exp())
 
 
+def test_a_guess_is_right_where_it_is_near_the_value_or_names_its_sign() -> None:
+    value = torch.tensor([0.0, 1.0, -0.1])
+    near = torch.tensor([[0.04], [1.06], [-0.13]])
+    assert TARGETS["scalar"].right(near, value).tolist() == [True, False, True]
+    label = TwoHot().label(value).clamp_min(1e-9).log()
+    assert TARGETS["two_hot"].right(label, value).all()
+    assert not TARGETS["two_hot"].right(label, value + 0.2).any()
+    classes = torch.eye(3)
+    assert TARGETS["sign"].right(classes, torch.tensor([-2.0, 0.0, 3.0])).all()
+    assert not TARGETS["sign"].right(classes, torch.tensor([1.0, 0.5, 0.0])).any()
+
+
 def test_scalar_is_the_squared_error() -> None:
     output, value = torch.tensor([[3.0], [-1.0]]), torch.tensor([1.0, -1.5])
     assert Scalar().loss(output, value).tolist() == [4.0, 0.25]

@@ -86,7 +86,11 @@ class Autoregressive(nn.Module):
             "end_loss": (end.view_as(weight) * weight).sum(),
         }
         total = torch.stack([self.weights[k] * parts[k] for k in self.weights]).sum()
-        accuracy = {"obs_accuracy": (hits * weight).sum()}
+        right = self.reward.right(rew_logits, batch.rew)
+        accuracy = {
+            "obs_accuracy": (hits * weight).sum(),
+            "reward_accuracy": (right * weight).sum(),
+        }
         return Loss(total, parts | accuracy)
 
     def _features(self, batch: Batch, tokens: Tensor) -> Tensor:

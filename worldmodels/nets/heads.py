@@ -31,6 +31,10 @@ def sample(logits: Tensor) -> Tensor:
     return (reached <= place).sum(-1).clamp_max(logits.shape[-1] - 1)
 
 
+# Half of Crafter's smallest reward, a step of health.
+CLOSE = 0.05
+
+
 class Target(Protocol):
     """How a scalar is learned: `size` head outputs, a loss, a prediction."""
 
@@ -41,6 +45,9 @@ class Target(Protocol):
 
     def predict(self, logits: Tensor) -> Tensor:
         """The scalar (...) that logits (...,size) stand for."""
+
+    def right(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Whether the best guess is the value, or nearer to it than CLOSE: bool (...)."""
 
 
 class TwoHot:
@@ -61,6 +68,10 @@ class TwoHot:
         # Not a matrix product: autocast and TF32 would round that.
         probs = logits.float().softmax(-1)
         return symexp((probs * self._buckets(logits.device)).sum(-1))
+
+    def right(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Whether the predicted value is nearer than CLOSE."""
+        return (self.predict(logits) - value).abs() < CLOSE
 
     def label(self, value: Tensor) -> Tensor:
         """Rows (...,255) that sum to 1; values beyond the edges are clamped to them."""
@@ -89,6 +100,10 @@ class Sign:
         """A sampled class, as -1.0, 0.0 or 1.0."""
         return sample(logits).float() - 1
 
+    def right(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Whether the likeliest class is the value's sign."""
+        return logits.argmax(-1) - 1 == value.sign()
+
 
 class Scalar:
     """One output, squared error."""
@@ -102,6 +117,10 @@ class Scalar:
     def predict(self, logits: Tensor) -> Tensor:
         """The output itself."""
         return logits.float()[..., 0]
+
+    def right(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Whether the output is nearer than CLOSE."""
+        return (self.predict(logits) - value).abs() < CLOSE
 
 
 TARGETS: dict[str, Target] = {"two_hot": TwoHot(), "sign": Sign(), "scalar": Scalar()}
