@@ -25,6 +25,7 @@ from runners.checkpoint_files import (
     checksum,
     present,
     read_json,
+    verify,
     verify_file,
 )
 from runners.durable import disk_full_explained, sync_file
@@ -123,6 +124,17 @@ class Checkpoints:
             if score is not None and score >= best_score:
                 best, best_score = folder, score
         return best
+
+    def verify(self, folder: Path) -> None:
+        """Raises UserError where a checkpoint is damaged, naming the one to go on from instead."""
+        try:
+            verify(folder)
+        except UserError as error:
+            before = [other.name for other in self.all() if int(other.name) < int(folder.name)]
+            if not before:
+                raise
+            way_out = f"to go on from step {int(before[-1]):,} instead, delete that folder"
+            raise UserError(f"{error}\n  {way_out}") from error
 
     def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> Path:
         """Write the checkpoint of `step`, then delete those that need not stay."""

@@ -62,16 +62,16 @@ class Journal:
         purge_step = at.steps if resumed else None
         self._log = RunLog(self.folder, purge_step=purge_step, sizes=self.logged)
         write_summary(self.folder, status="running", error=None)
+        for line in header(self.config, self.folder, self.spec, self.trainer):
+            self.console.note(line)
         if resumed:
-            self.console.note(f"resumed {self.folder} at step {at.steps:,}, epoch {at.epoch}")
+            self.console.note(f"resumed  at step {at.steps:,}, epoch {at.epoch}")
             return
         flat = {dotted(key): value for key, _, value in fields(self.config)}
         self._log.hparams(flat, ["eval/return", "episode/return"])
         self._log.layout(run_layout(self.config.env.suite, behaviour.horizon))
         self._log.text("settings", "\n".join(f"    {k} = {v}" for k, v in flat.items()))
         self._log.text("imagination", ABOUT_DREAMS)
-        for line in header(self.config, self.folder, self.spec, self.trainer):
-            self.console.note(line)
         self.save()
 
     def progress(self, phase: str) -> None:

@@ -52,7 +52,6 @@ def need_device(device: str) -> None:
 def need_checkpoint(run_dir: Path, which: str) -> None:
     """Raises UserError where a run has no checkpoint, none with a score for `best`, or damaged."""
     from runners.checkpoint import Checkpoints
-    from runners.checkpoint_files import verify
 
     checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
     last = checkpoints.last()
@@ -64,7 +63,7 @@ def need_checkpoint(run_dir: Path, which: str) -> None:
             f"checkpoint='best': run {run_dir} has not been evaluated yet\n"
             "  did you mean: checkpoint=last"
         )
-    verify(chosen)
+    checkpoints.verify(chosen)
 
 
 def need_sound_checkpoint(run_dir: Path) -> None:
@@ -73,9 +72,9 @@ def need_sound_checkpoint(run_dir: Path) -> None:
     A run that another process trains is left to the lock, as its checkpoints come and go.
     """
     from runners.checkpoint import Checkpoints
-    from runners.checkpoint_files import verify
     from runners.run_folder import is_locked
 
-    last = Checkpoints(run_dir / "checkpoints", keep=1).last()
+    checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
+    last = checkpoints.last()
     if last is not None and not is_locked(run_dir):
-        verify(last)
+        checkpoints.verify(last)
