@@ -5,13 +5,13 @@ Axes: B batch, T steps, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from worldmodels.nets.conv import FrameEncoder, pixels, to_unit
+from worldmodels.nets.conv import FrameEncoder, Stages, pixels, scale_of, to_unit
 from worldmodels.nets.heads import TARGETS, Target
 
 Carry = tuple[Tensor, Tensor]
@@ -40,19 +40,14 @@ class CnnLstm(nn.Module):
         base: int,
         latent: int,
         hidden: int,
-        patch: int,
-        groups: int,
-        mult: Sequence[int],
-        down: Sequence[int],
         value: str,
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
         self.hidden = hidden
         self.value: Target = TARGETS[value]
-        self.encoder = FrameEncoder(
-            obs_shape[2], base=base, latent=latent, patch=patch, groups=groups, mult=mult, down=down
-        )
-        scale = patch * 2 ** sum(down)
+        self.encoder = FrameEncoder(obs_shape[2], base=base, latent=latent, **stages)
+        scale = scale_of(stages)
         feats = latent * (obs_shape[0] // scale) * (obs_shape[1] // scale)
         self.lstm = nn.LSTM(feats, hidden, batch_first=True)
         self.actor = nn.Linear(hidden, num_actions)

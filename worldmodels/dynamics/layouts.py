@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from worldmodels.nets.conv import FrameEncoder, pixels, to_unit
+from worldmodels.nets.conv import FrameEncoder, Stages, pixels, to_unit
 
 
 class DeltaLayout(nn.Module):
@@ -28,16 +28,11 @@ class DeltaLayout(nn.Module):
         num_actions: int,
         base: int,
         latent: int,
-        patch: int,
-        groups: int,
-        mult: Sequence[int],
-        down: Sequence[int],
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
         self.tokens, self.stride = tokens, tokens + 2
-        self.frame = FrameEncoder(
-            3, base=base, latent=latent, patch=patch, groups=groups, mult=mult, down=down
-        )
+        self.frame = FrameEncoder(3, base=base, latent=latent, **stages)
         self.frame_norm = nn.LayerNorm(width)
         self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
 

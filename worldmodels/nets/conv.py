@@ -7,6 +7,7 @@ uint8 frames arrive and what bfloat16 convolutions are fast on, on CPUs and GPUs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,25 @@ from torch.nn import functional as F
 # Without gradients a CPU runs large batches in pieces that stay in its caches
 # (16 to 32 frames of 64 channels); the result is the same, as frames do not interact.
 CPU_PIECE = 32
+
+
+class Stages(TypedDict):
+    """The shape that an encoder and the decoder that inverts it share.
+
+    Pixels are first folded into channels by squares of `patch` x `patch`, which makes tiny presets
+    cheap. Stage i has mult[i] base widths and ends by halving the picture if down[i]. Norms have
+    at most `groups` groups: a CPU norms wide ones several times faster than those of 1 channel.
+    """
+
+    patch: int
+    groups: int
+    mult: Sequence[int]
+    down: Sequence[int]
+
+
+def scale_of(stages: Stages) -> int:
+    """Pixels of a picture along one side of a square of its grid."""
+    return int(stages["patch"] * 2 ** sum(stages["down"]))
 
 
 def to_unit(obs: Tensor) -> Tensor:
@@ -78,36 +98,25 @@ def conv3(inner: int, outer: int) -> nn.Conv2d:
 
 
 class FrameEncoder(nn.Module):
-    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = patch * 2**sum(down).
+    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = scale_of(stages).
 
-    Stage i is a ResBlock to base*mult[i] channels, then a strided 2x2 convolution if down[i].
-    `patch` > 1 first folds squares of pixels into channels, which makes tiny presets cheap, and
-    so do few `groups`: a CPU norms wide groups several times faster than groups of 1 channel.
+    A stage is a ResBlock, then a strided 2x2 convolution if it halves the picture.
     """
 
-    def __init__(
-        self,
-        inner: int,
-        *,
-        base: int,
-        latent: int,
-        patch: int,
-        groups: int,
-        mult: Sequence[int],
-        down: Sequence[int],
-    ) -> None:
+    def __init__(self, inner: int, *, base: int, latent: int, **stages: Unpack[Stages]) -> None:
         super().__init__()
+        patch, groups = stages["patch"], stages["groups"]
         self.base, self.latent, self.patch = base, latent, patch
-        self.scale = patch * 2 ** sum(down)
+        self.scale = scale_of(stages)
         width = base
-        stages: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
-        for m, d in zip(mult, down, strict=True):
-            stages.append(ResBlock(width, base * m, groups))
+        layers: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
+        for m, d in zip(stages["mult"], stages["down"], strict=True):
+            layers.append(ResBlock(width, base * m, groups))
             width = base * m
             if d:
-                stages.append(nn.Conv2d(width, width, 2, stride=2))
-        stages += [NormAct(width, groups), conv3(width, latent)]
-        self.net = nn.Sequential(*stages)
+                layers.append(nn.Conv2d(width, width, 2, stride=2))
+        layers += [NormAct(width, groups), conv3(width, latent)]
+        self.net = nn.Sequential(*layers)
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,26 +134,17 @@ class FrameDecoder(nn.Module):
     than a grey level.
     """
 
-    def __init__(
-        self,
-        latent: int,
-        *,
-        base: int,
-        outer: int,
-        patch: int,
-        groups: int,
-        mult: Sequence[int],
-        down: Sequence[int],
-    ) -> None:
+    def __init__(self, latent: int, *, base: int, outer: int, **stages: Unpack[Stages]) -> None:
         super().__init__()
-        widths = [base * m for m in mult]
-        stages: list[nn.Module] = [conv3(latent, widths[-1])]
+        patch, groups, down = stages["patch"], stages["groups"], stages["down"]
+        widths = [base * m for m in stages["mult"]]
+        layers: list[nn.Module] = [conv3(latent, widths[-1])]
         for i in reversed(range(len(widths))):
             if down[i]:
-                stages.append(Up(widths[i]))
-            stages.append(ResBlock(widths[i], widths[max(i - 1, 0)], groups))
-        stages.append(NormAct(widths[0], groups))
-        self.net = nn.Sequential(*stages)
+                layers.append(Up(widths[i]))
+            layers.append(ResBlock(widths[i], widths[max(i - 1, 0)], groups))
+        layers.append(NormAct(widths[0], groups))
+        self.net = nn.Sequential(*layers)
         self.out = conv3(widths[0], outer * patch**2)
         self.unfold = nn.PixelShuffle(patch)
         _channels_last(self)

@@ -8,15 +8,22 @@ the decoder's last convolution is float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodels.batch import Batch
-from worldmodels.nets.conv import FrameDecoder, FrameEncoder, to_uint8, to_unit
+from worldmodels.nets.conv import (
+    FrameDecoder,
+    FrameEncoder,
+    Stages,
+    scale_of,
+    to_uint8,
+    to_unit,
+)
 from worldmodels.nets.init import init_normal
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
 
@@ -26,9 +33,9 @@ CHANNELS = 3
 class DeltaVQ(nn.Module):
     """K tokens for a transition (x_t, a_t) -> x_{t+1}, on a square grid of patches.
 
-    `encoder`, `context`, `decoder` give base widths and latent channels; patch, groups, mult
-    and down shape all three networks (see FrameEncoder). l1, l2 and worst weigh mean absolute
-    error, mean squared error and the largest squared error of a frame, in [0,1] pixel units.
+    `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the shape of
+    all three networks. l1, l2 and worst weigh mean absolute error, mean squared error and the
+    largest squared error of a frame, in [0,1] pixel units.
     """
 
     def __init__(
@@ -42,27 +49,23 @@ class DeltaVQ(nn.Module):
         context: Mapping[str, Any],
         decoder: Mapping[str, Any],
         action_channels: int,
-        patch: int,
-        groups: int,
-        mult: Sequence[int],
-        down: Sequence[int],
         l1: float,
         l2: float,
         worst: float,
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
-        shape: Any = {"patch": patch, "groups": groups, "mult": mult, "down": down}
         height, width, _ = obs_shape
-        scale = patch * 2 ** sum(down)
+        scale = scale_of(stages)
         self.tokens, self.vocab = tokens, quantizer.size
         self.image, self.grid = (height, width), (height // scale, width // scale)
         self.side = math.isqrt(tokens)
         self.action_channels, self.latent = action_channels, encoder["latent"]
         self.weights = {"l1": l1, "l2": l2, "worst": worst}
-        self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, **shape)
-        self.context = FrameEncoder(CHANNELS, **context, **shape)
+        self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, **stages)
+        self.context = FrameEncoder(CHANNELS, **context, **stages)
         inner = context["latent"] + action_channels + self.latent
-        self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, **shape)
+        self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, **stages)
         self.action_plane = nn.Embedding(num_actions, height * width)
         self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
         patch_dim = self.latent * math.prod(self.grid) // tokens
