@@ -26,7 +26,7 @@ NUM_ACTIONS = 5
 _CONV = ["patch=8", "groups=4", "mult=[1]", "down=[1]"]
 _SIZES = {
     "tokenizer": "encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 decoder.base=8 "
-    "quantizer.size=16 quantizer.dim=8",
+    "quantizer.size=16 quantizer.dim=8 context_noise=0",
     "dynamics.layout": "base=8 latent=2",
     "dynamics": "width=32 heads=2 layers=2",
     "actor_critic": "base=8 latent=2 hidden=16",

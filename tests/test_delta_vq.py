@@ -134,6 +134,20 @@ def cosine(net: DeltaVQ, prev: Prev, obs: Tensor) -> Tensor:
     return torch.cosine_similarity(z, net.quantizer.embed(net.quantizer(z).codes), dim=-1)
 
 
+def test_noise_is_on_the_decoders_context_and_in_training_only() -> None:
+    net, batch = tokenizer("agent.tokenizer.context_noise=0.1"), windows([(0, 4, 0)] * 2)
+    prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
+    assert not torch.equal(net.loss(batch).total, net.loss(batch).total)
+    tokens = net.encode(prev, obs)
+    assert torch.equal(tokens, net.encode(prev, obs))
+    assert torch.equal(net.decode(prev, tokens), net.decode(prev, tokens))
+    before = torch.get_rng_state()
+    tokenizer_without = tokenizer()
+    torch.set_rng_state(before)
+    tokenizer_without.loss(batch)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_padding_changes_no_loss_gradient_or_codebook() -> None:
     net, batch = tokenizer("agent.tokenizer.quantizer.revive_updates=0"), windows(PADDED)
     state = {k: v.clone() for k, v in net.state_dict().items()}
@@ -203,7 +217,7 @@ def test_codes_of_a_training_step_are_those_of_imagination_under_autocast() -> N
 def test_autocast_does_not_round_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, batch = tokenizer(), windows(PADDED)
     fixed = torch.rand(batch.valid.numel(), 3, 64, 64)
-    monkeypatch.setattr(net, "_picture", lambda prev, codes: fixed)
+    monkeypatch.setattr(net, "_picture", lambda prev, codes, noise: fixed)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = net.loss(batch).parts[name]
     torch.testing.assert_close(inside, net.loss(batch).parts[name], atol=0, rtol=1e-6)

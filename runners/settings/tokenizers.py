@@ -59,6 +59,9 @@ class DeltaVqSettings(TokenizerSettings):
     action_channels: int = Field(
         4, ge=1, le=64, description="channels of the action's picture shown to the decoder"
     )
+    context_noise: float = Field(
+        0.0, ge=0, le=1, description="noise on the frame before that the decoder trains with"
+    )
     l1: float = Field(0.1, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     worst: float = Field(0.01, ge=0, description="weight of each frame's worst squared error")

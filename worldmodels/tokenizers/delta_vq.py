@@ -35,7 +35,9 @@ class DeltaVQ(nn.Module):
 
     `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the shape of
     all three networks. l1, l2 and worst weigh mean absolute error, mean squared error and the
-    largest squared error of a frame, in [0,1] pixel units.
+    largest squared error of a frame, in [0,1] pixel units. In training, the decoder sees its
+    previous frame through Gaussian noise of standard deviation `context_noise`, so that in
+    imagination it does not magnify its own errors (GameNGen, arXiv 2408.14837, section 3.2.1).
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DeltaVQ(nn.Module):
         context: Mapping[str, Any],
         decoder: Mapping[str, Any],
         action_channels: int,
+        context_noise: float,
         l1: float,
         l2: float,
         worst: float,
@@ -61,6 +64,7 @@ class DeltaVQ(nn.Module):
         self.image, self.grid = (height, width), (height // scale, width // scale)
         self.side = math.isqrt(tokens)
         self.action_channels, self.latent = action_channels, encoder["latent"]
+        self.context_noise = context_noise
         self.weights = {"l1": l1, "l2": l2, "worst": worst}
         self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, **stages)
         self.context = FrameEncoder(CHANNELS, **context, **stages)
@@ -95,7 +99,7 @@ class DeltaVQ(nn.Module):
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
         z = self._vectors(prev, obs)
         quantized: Quantized = self.quantizer(z)
-        error = to_unit(obs) - self._picture(prev, quantized.z)
+        error = to_unit(obs) - self._picture(prev, quantized.z, self.context_noise)
         weight = batch.valid.flatten().float()
         weight = weight / weight.sum().clamp_min(1)
         squared = error.square()
@@ -125,10 +129,13 @@ class DeltaVQ(nn.Module):
         z: Tensor = self.pre(self._to_patches(x))
         return z
 
-    def _picture(self, prev: Prev, codes: Tensor) -> Tensor:
+    def _picture(self, prev: Prev, codes: Tensor, noise: float = 0.0) -> Tensor:
         """Pictures (N,C,H,W) float32 from code vectors (N,K,d)."""
         action = self.action_map(prev.act).view(-1, self.action_channels, *self.grid)
-        context = self.context(to_unit(prev.obs))
+        before = to_unit(prev.obs)
+        if noise:
+            before = before + noise * torch.randn_like(before)
+        context = self.context(before)
         delta = self._from_patches(self.post(codes))
         x = torch.cat((context, action.to(context.dtype), delta.to(context.dtype)), 1)
         picture: Tensor = self.decoder(x.contiguous(memory_format=torch.channels_last))
