@@ -222,7 +222,7 @@ def test_workers_end_with_their_parent() -> None:
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     workers = [int(pid) for pid in killed.stdout.split()]
     assert killed.returncode == -signal.SIGKILL and len(workers) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(alive, workers)):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
@@ -240,7 +240,7 @@ def test_a_forgotten_env_does_not_keep_the_program_from_ending() -> None:
         "from envs.vector import VectorEnv; from envs.probes import CountingGame\n"
         "env = VectorEnv([CountingGame] * 2, 2); env.reset(0)"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
 
 
 def test_an_interrupted_step_asks_for_a_new_start(monkeypatch: pytest.MonkeyPatch) -> None:

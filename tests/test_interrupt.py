@@ -39,7 +39,7 @@ def servers() -> Any:
     return context
 
 
-def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 200) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "nothing happened"
@@ -147,7 +147,7 @@ def test_a_signalled_run_saves_and_goes_on(
     )
     wait(lambda: any(has_worked(r.path) for r in list_runs(tmp_path / "runs")))
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     (run,) = list_runs(tmp_path / "runs")
     assert process.returncode == code and err == ""
     assert f"go on with: tokendream resume {run.path.name}" in out

@@ -174,7 +174,7 @@ def test_marks_are_few_and_end_at_the_horizon() -> None:
     assert horizon_marks(1) == (1,)
 
 
-def fetch(url: str, seconds: float = 30.0) -> tuple[str, bytes]:
+def fetch(url: str, seconds: float = 100.0) -> tuple[str, bytes]:
     """The content type and body, once the server is up and has an answer that is not empty."""
     last = time.monotonic() + seconds
     while True:
