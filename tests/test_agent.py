@@ -19,7 +19,7 @@ from tests.nets import (
     small_agent,
     windows,
 )
-from worldmodels.nets.heads import TARGETS
+from worldmodels.nets.heads import VALUE_TARGETS
 
 PAST = [(0, 3, 0), (2, 1, 0), (3, 0, 0), (1, 2, 0)]
 
@@ -181,7 +181,7 @@ def test_the_policy_loss_is_the_published_sum(value: str) -> None:
     for b, t in mask.nonzero().tolist():
         logp = decision.logits[b, t].log_softmax(-1)
         advantage = lesson.ret[b, t] - lesson.baseline[b, t]
-        critic = TARGETS[value].loss(decision.critic[b, t], lesson.ret[b, t])
+        critic = VALUE_TARGETS[value].loss(decision.critic[b, t], lesson.ret[b, t])
         entropy = torch.distributions.Categorical(logits=logp).entropy()
         rows_.append(torch.stack((-logp[lesson.act[b, t]] * advantage, entropy, critic)))
     policy_loss, entropy, critic = torch.stack(rows_).mean(0)

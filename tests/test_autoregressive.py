@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +21,7 @@ from tests.nets import (
     windows,
 )
 from worldmodels.dynamics.autoregressive import Autoregressive
-from worldmodels.nets.heads import TARGETS
+from worldmodels.nets.heads import REWARD_TARGETS
 
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
@@ -41,16 +42,31 @@ def test_loss_is_the_published_sum_over_valid_steps() -> None:
     for b, t in batch.valid.nonzero().tolist():
         token = logits["token_head"][b, t].log_softmax(-1)
         nll = -torch.stack([token[k, tokens[b, t + 1, k]] for k in range(4)]).mean()
-        label = TARGETS["two_hot"].loss(logits["reward_head"][b, t], batch.rew[b, t])
+        label = net.reward.loss(logits["reward_head"][b, t], batch.rew[b, t])
         over = -logits["end_head"][b, t].log_softmax(-1)[int(batch.end[b, t])]
         hits = (token.argmax(-1) == tokens[b, t + 1]).float().mean()
-        right = TARGETS["two_hot"].right(logits["reward_head"][b, t], batch.rew[b, t]).float()
+        right = (
+            REWARD_TARGETS["two_hot"].right(logits["reward_head"][b, t], batch.rew[b, t]).float()
+        )
         rows.append(torch.stack((nll, label, over, hits, right)))
     nll, label, over, hits, right = torch.stack(rows).mean(0)
     expected = {"obs_ce": nll, "reward_loss": label, "end_loss": over, "obs_accuracy": hits}
     expected["reward_accuracy"] = right
     assert_same(loss.parts, expected)
     torch.testing.assert_close(loss.total, 0.3 * nll + 0.7 * label + 2 * over)
+
+
+@pytest.mark.parametrize("kind", ["two_hot", "sign"])
+def test_reward_accuracy_counts_valid_steps_that_the_head_has_right(kind: str) -> None:
+    net, batch = dynamics(f"agent.dynamics.reward={kind}"), windows(PADDED)
+    tokens = tokens_of(batch)
+    logits = net.reward_head(net._features(batch, tokens)[:, :, 0]).float()
+    known = net.reward.predict(logits) if kind == "two_hot" else logits.argmax(-1) - 1.0
+    wrong = torch.where(known == 0, 1.0, -known) + (kind == "two_hot") * 5.0
+    chosen = torch.arange(batch.valid.numel()).view_as(batch.valid) % 3 == 0
+    parts = net.loss(replace(batch, rew=torch.where(chosen, known, wrong)), tokens).parts
+    share = (chosen & batch.valid).sum() / batch.valid.sum()
+    torch.testing.assert_close(parts["reward_accuracy"], share)
 
 
 def test_an_atari_reward_is_its_sign() -> None:

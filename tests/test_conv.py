@@ -15,6 +15,7 @@ from worldmodels.nets.conv import (
     FrameEncoder,
     NormAct,
     ResBlock,
+    Stages,
     pixels,
     to_uint8,
     to_unit,
@@ -24,11 +25,11 @@ MULT, DOWN = (1, 1, 2, 2, 4), (1, 0, 1, 1, 0)
 
 
 def encoder() -> FrameEncoder:
-    return FrameEncoder(3, base=8, latent=4, patch=1, groups=4, mult=MULT, down=DOWN)
+    return FrameEncoder(3, base=8, latent=4, stages=Stages(1, 4, MULT, DOWN))
 
 
 def decoder() -> FrameDecoder:
-    return FrameDecoder(4, base=8, outer=3, patch=1, groups=4, mult=MULT, down=DOWN)
+    return FrameDecoder(4, base=8, outer=3, stages=Stages(1, 4, MULT, DOWN))
 
 
 def test_frames_become_unit_floats_channel_first_and_come_back_exactly() -> None:
@@ -111,7 +112,7 @@ def test_grid_and_picture_keep_their_orientation() -> None:
 
 
 def test_patches_fold_pixels_into_channels_and_back() -> None:
-    sizes: Any = {"base": 8, "patch": 4, "groups": 4, "mult": (1, 2), "down": (1, 0)}
+    sizes: Any = {"base": 8, "stages": Stages(4, 4, (1, 2), (1, 0))}
     net, back = FrameEncoder(3, latent=4, **sizes), FrameDecoder(4, outer=3, **sizes)
     z = net(torch.rand(2, 3, 64, 64))
     assert z.shape == (2, 4, 8, 8) and back(z).shape == (2, 3, 64, 64)
@@ -121,7 +122,7 @@ def test_patches_fold_pixels_into_channels_and_back() -> None:
 
 @pytest.mark.parametrize("patch", [1, 4])
 def test_no_frames_have_no_maps(patch: int) -> None:
-    net = FrameEncoder(3, base=8, latent=4, patch=patch, groups=4, mult=(1, 2), down=(1, 0))
+    net = FrameEncoder(3, base=8, latent=4, stages=Stages(patch, 4, (1, 2), (1, 0)))
     assert net(torch.rand(0, 3, 64, 48)).shape == (0, 4, 32 // patch, 24 // patch)
 
 

@@ -137,15 +137,27 @@ def cosine(net: DeltaVQ, prev: Prev, obs: Tensor) -> Tensor:
 def test_noise_is_on_the_decoders_context_and_in_training_only() -> None:
     net, batch = tokenizer("agent.tokenizer.context_noise=0.1"), windows([(0, 4, 0)] * 2)
     prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
-    assert not torch.equal(net.loss(batch).total, net.loss(batch).total)
-    tokens = net.encode(prev, obs)
-    assert torch.equal(tokens, net.encode(prev, obs))
-    assert torch.equal(net.decode(prev, tokens), net.decode(prev, tokens))
-    before = torch.get_rng_state()
-    tokenizer_without = tokenizer()
-    torch.set_rng_state(before)
-    tokenizer_without.loss(batch)
-    assert torch.equal(torch.get_rng_state(), before)
+    entered: dict[str, list[Tensor]] = {"encoder": [], "context": []}
+    for name, inputs in entered.items():
+        net.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, inputs=inputs: inputs.append(args[0])
+        )
+    net.loss(batch)
+    net.loss(batch)
+    assert torch.equal(*entered["encoder"])
+    before = to_unit(prev.obs)
+    first, second = (x - before for x in entered["context"])
+    assert abs(float(first.mean())) < 0.002 and abs(float(first.std()) - 0.1) < 0.002
+    assert abs(float((first * second).mean())) < 0.001, "drawn anew each time"
+    net.decode(prev, net.encode(prev, obs))
+    assert torch.equal(entered["context"][-1], before)
+
+
+def test_without_noise_nothing_is_drawn() -> None:
+    net, batch = tokenizer(), windows([(0, 4, 0)] * 2)
+    state = torch.get_rng_state()
+    net.loss(batch)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_padding_changes_no_loss_gradient_or_codebook() -> None:

@@ -8,8 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodels.nets.heads import TARGETS, Scalar, Sign, TwoHot, sample, symexp, symlog
+from worldmodels.nets.heads import (
+    REWARD_TARGETS,
+    VALUE_TARGETS,
+    Scalar,
+    Sign,
+    Target,
+    TwoHot,
+    sample,
+    symexp,
+    symlog,
+)
 
+TARGETS: dict[str, Target] = {**REWARD_TARGETS, **VALUE_TARGETS}
 VALUES = torch.tensor([0.0, 1e-3, 0.1, 1.0, 2.5, 17.0, 400.0, 1e6])
 VALUES = torch.cat((VALUES, -VALUES))
 
@@ -98,14 +109,12 @@ def test_sign_learns_the_sign_and_predicts_by_its_probabilities() -> None:
 
 def test_a_guess_is_right_where_it_is_near_the_value_or_names_its_sign() -> None:
     value = torch.tensor([0.0, 1.0, -0.1])
-    near = torch.tensor([[0.04], [1.06], [-0.13]])
-    assert TARGETS["scalar"].right(near, value).tolist() == [True, False, True]
-    label = TwoHot().label(value).clamp_min(1e-9).log()
-    assert TARGETS["two_hot"].right(label, value).all()
-    assert not TARGETS["two_hot"].right(label, value + 0.2).any()
+    label = TwoHot().label(value).clamp_min(1e-12).log()
+    assert TwoHot().right(label, value + torch.tensor([0.04, -0.04, 0.04])).all()
+    assert not TwoHot().right(label, value + torch.tensor([0.06, -0.06, 0.06])).any()
     classes = torch.eye(3)
-    assert TARGETS["sign"].right(classes, torch.tensor([-2.0, 0.0, 3.0])).all()
-    assert not TARGETS["sign"].right(classes, torch.tensor([1.0, 0.5, 0.0])).any()
+    assert Sign().right(classes, torch.tensor([-2.0, 0.0, 3.0])).all()
+    assert not Sign().right(classes, torch.tensor([1.0, 0.5, 0.0])).any()
 
 
 def test_scalar_is_the_squared_error() -> None:

@@ -22,7 +22,7 @@ from tests.nets import (
     windows,
 )
 from worldmodels.batch import Batch
-from worldmodels.nets.heads import TARGETS
+from worldmodels.nets.heads import VALUE_TARGETS
 
 PAST = [(0, 3, 0), (2, 1, 0), (3, 0, 0), (1, 2, 0)]
 CPU = Hardware(torch.device("cpu"), torch.float32)
@@ -52,7 +52,7 @@ class Table:
 class Bandit(nn.Module):
     """A policy that ignores what it sees; a critic that says 0."""
 
-    value = TARGETS["scalar"]
+    value = VALUE_TARGETS["scalar"]
 
     def __init__(self, probs: Tensor) -> None:
         super().__init__()

@@ -6,13 +6,13 @@ Axes: B batch, T steps, A actions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worldmodels.nets.conv import FrameEncoder, Stages, pixels, scale_of, to_unit
-from worldmodels.nets.heads import TARGETS, Target
+from worldmodels.nets.conv import FrameEncoder, Stages, pixels, to_unit
+from worldmodels.nets.heads import VALUE_TARGETS, Target
 
 Carry = tuple[Tensor, Tensor]
 
@@ -28,7 +28,7 @@ class Decision:
 class CnnLstm(nn.Module):
     """Sees frames (B,T,H,W,C) uint8. The carry is the LSTM's (h, c), each (B,hidden) float32.
 
-    `value` names a target of `worldmodels.nets.heads`; the critic starts at exactly zero.
+    `value` names one of VALUE_TARGETS; the critic starts at exactly zero.
     The LSTM and the heads run in float32 whatever the autocast.
     """
 
@@ -41,13 +41,14 @@ class CnnLstm(nn.Module):
         latent: int,
         hidden: int,
         value: str,
-        **stages: Unpack[Stages],
+        **stages: Any,
     ) -> None:
         super().__init__()
         self.hidden = hidden
-        self.value: Target = TARGETS[value]
-        self.encoder = FrameEncoder(obs_shape[2], base=base, latent=latent, **stages)
-        scale = scale_of(stages)
+        self.value: Target = VALUE_TARGETS[value]
+        shape = Stages(**stages)
+        self.encoder = FrameEncoder(obs_shape[2], base=base, latent=latent, stages=shape)
+        scale = shape.scale
         feats = latent * (obs_shape[0] // scale) * (obs_shape[1] // scale)
         self.lstm = nn.LSTM(feats, hidden, batch_first=True)
         self.actor = nn.Linear(hidden, num_actions)

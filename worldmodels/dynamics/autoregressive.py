@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodels.batch import Batch
-from worldmodels.nets.heads import TARGETS, sample
+from worldmodels.nets.heads import REWARD_TARGETS, sample
 from worldmodels.nets.init import init_normal
 from worldmodels.nets.transformer import Cache, Transformer
 from worldmodels.protocols import Layout, Loss, Prediction
@@ -34,7 +34,7 @@ class Autoregressive(nn.Module):
     """Scores and samples the tokens of a step one after the other, and its reward and end.
 
     `blocks` is the longest context in steps; where it is used up, imagination goes on from the
-    present frame alone. `reward` names a target of `worldmodels.nets.heads`.
+    present frame alone. `reward` names one of REWARD_TARGETS.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Autoregressive(nn.Module):
         end_weight: float,
     ) -> None:
         super().__init__()
-        self.layout, self.reward = layout, TARGETS[reward]
+        self.layout, self.reward = layout, REWARD_TARGETS[reward]
         self.weights = {
             "obs_ce": token_weight,
             "reward_loss": reward_weight,

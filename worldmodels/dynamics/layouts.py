@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,11 @@ class DeltaLayout(nn.Module):
         num_actions: int,
         base: int,
         latent: int,
-        **stages: Unpack[Stages],
+        **stages: Any,
     ) -> None:
         super().__init__()
         self.tokens, self.stride = tokens, tokens + 2
-        self.frame = FrameEncoder(3, base=base, latent=latent, **stages)
+        self.frame = FrameEncoder(3, base=base, latent=latent, stages=Stages(**stages))
         self.frame_norm = nn.LayerNorm(width)
         self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
 

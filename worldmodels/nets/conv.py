@@ -7,7 +7,7 @@ uint8 frames arrive and what bfloat16 convolutions are fast on, on CPUs and GPUs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict, Unpack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from torch.nn import functional as F
 CPU_PIECE = 32
 
 
-class Stages(TypedDict):
-    """The shape that an encoder and the decoder that inverts it share.
+@dataclass(frozen=True)
+class Stages:
+    """The shape of an encoder, and of the decoder that inverts it.
 
     Pixels are first folded into channels by squares of `patch` x `patch`, which makes tiny presets
     cheap. Stage i has mult[i] base widths and ends by halving the picture if down[i]. Norms have
@@ -31,10 +32,10 @@ class Stages(TypedDict):
     mult: Sequence[int]
     down: Sequence[int]
 
-
-def scale_of(stages: Stages) -> int:
-    """Pixels of a picture along one side of a square of its grid."""
-    return int(stages["patch"] * 2 ** sum(stages["down"]))
+    @property
+    def scale(self) -> int:
+        """Pixels of the picture along one side of a square of the grid."""
+        return int(self.patch * 2 ** sum(self.down))
 
 
 def to_unit(obs: Tensor) -> Tensor:
@@ -98,19 +99,19 @@ def conv3(inner: int, outer: int) -> nn.Conv2d:
 
 
 class FrameEncoder(nn.Module):
-    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = scale_of(stages).
+    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = stages.scale.
 
     A stage is a ResBlock, then a strided 2x2 convolution if it halves the picture.
     """
 
-    def __init__(self, inner: int, *, base: int, latent: int, **stages: Unpack[Stages]) -> None:
+    def __init__(self, inner: int, *, base: int, latent: int, stages: Stages) -> None:
         super().__init__()
-        patch, groups = stages["patch"], stages["groups"]
+        patch, groups = stages.patch, stages.groups
         self.base, self.latent, self.patch = base, latent, patch
-        self.scale = scale_of(stages)
+        self.scale = stages.scale
         width = base
         layers: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
-        for m, d in zip(stages["mult"], stages["down"], strict=True):
+        for m, d in zip(stages.mult, stages.down, strict=True):
             layers.append(ResBlock(width, base * m, groups))
             width = base * m
             if d:
@@ -134,19 +135,18 @@ class FrameDecoder(nn.Module):
     than a grey level.
     """
 
-    def __init__(self, latent: int, *, base: int, outer: int, **stages: Unpack[Stages]) -> None:
+    def __init__(self, latent: int, *, base: int, outer: int, stages: Stages) -> None:
         super().__init__()
-        patch, groups, down = stages["patch"], stages["groups"], stages["down"]
-        widths = [base * m for m in stages["mult"]]
+        widths = [base * m for m in stages.mult]
         layers: list[nn.Module] = [conv3(latent, widths[-1])]
         for i in reversed(range(len(widths))):
-            if down[i]:
+            if stages.down[i]:
                 layers.append(Up(widths[i]))
-            layers.append(ResBlock(widths[i], widths[max(i - 1, 0)], groups))
-        layers.append(NormAct(widths[0], groups))
+            layers.append(ResBlock(widths[i], widths[max(i - 1, 0)], stages.groups))
+        layers.append(NormAct(widths[0], stages.groups))
         self.net = nn.Sequential(*layers)
-        self.out = conv3(widths[0], outer * patch**2)
-        self.unfold = nn.PixelShuffle(patch)
+        self.out = conv3(widths[0], outer * stages.patch**2)
+        self.unfold = nn.PixelShuffle(stages.patch)
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -46,8 +46,12 @@ class Target(Protocol):
     def predict(self, logits: Tensor) -> Tensor:
         """The scalar (...) that logits (...,size) stand for."""
 
+
+class RewardTarget(Target, Protocol):
+    """A target that also says how often it is right, for the log."""
+
     def right(self, logits: Tensor, value: Tensor) -> Tensor:
-        """Whether the best guess is the value, or nearer to it than CLOSE: bool (...)."""
+        """bool (...): the expected value is nearer than CLOSE; of classes, the likeliest is it."""
 
 
 class TwoHot:
@@ -70,7 +74,7 @@ class TwoHot:
         return symexp((probs * self._buckets(logits.device)).sum(-1))
 
     def right(self, logits: Tensor, value: Tensor) -> Tensor:
-        """Whether the predicted value is nearer than CLOSE."""
+        """Whether the expected value is nearer than CLOSE."""
         return (self.predict(logits) - value).abs() < CLOSE
 
     def label(self, value: Tensor) -> Tensor:
@@ -118,9 +122,6 @@ class Scalar:
         """The output itself."""
         return logits.float()[..., 0]
 
-    def right(self, logits: Tensor, value: Tensor) -> Tensor:
-        """Whether the output is nearer than CLOSE."""
-        return (self.predict(logits) - value).abs() < CLOSE
 
-
-TARGETS: dict[str, Target] = {"two_hot": TwoHot(), "sign": Sign(), "scalar": Scalar()}
+REWARD_TARGETS: dict[str, RewardTarget] = {"two_hot": TwoHot(), "sign": Sign()}
+VALUE_TARGETS: dict[str, Target] = {"two_hot": TwoHot(), "scalar": Scalar()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from worldmodels.nets.conv import (
     FrameDecoder,
     FrameEncoder,
     Stages,
-    scale_of,
     to_uint8,
     to_unit,
 )
@@ -33,8 +32,8 @@ CHANNELS = 3
 class DeltaVQ(nn.Module):
     """K tokens for a transition (x_t, a_t) -> x_{t+1}, on a square grid of patches.
 
-    `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the shape of
-    all three networks. l1, l2 and worst weigh mean absolute error, mean squared error and the
+    `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the fields of
+    Stages, for all three. l1, l2 and worst weigh mean absolute error, mean squared error and the
     largest squared error of a frame, in [0,1] pixel units. In training, the decoder sees its
     previous frame through Gaussian noise of standard deviation `context_noise`, so that in
     imagination it does not magnify its own errors (GameNGen, arXiv 2408.14837, section 3.2.1).
@@ -55,21 +54,22 @@ class DeltaVQ(nn.Module):
         l1: float,
         l2: float,
         worst: float,
-        **stages: Unpack[Stages],
+        **stages: Any,
     ) -> None:
         super().__init__()
         height, width, _ = obs_shape
-        scale = scale_of(stages)
+        shape = Stages(**stages)
+        scale = shape.scale
         self.tokens, self.vocab = tokens, quantizer.size
         self.image, self.grid = (height, width), (height // scale, width // scale)
         self.side = math.isqrt(tokens)
         self.action_channels, self.latent = action_channels, encoder["latent"]
         self.context_noise = context_noise
         self.weights = {"l1": l1, "l2": l2, "worst": worst}
-        self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, **stages)
-        self.context = FrameEncoder(CHANNELS, **context, **stages)
+        self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, stages=shape)
+        self.context = FrameEncoder(CHANNELS, **context, stages=shape)
         inner = context["latent"] + action_channels + self.latent
-        self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, **stages)
+        self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, stages=shape)
         self.action_plane = nn.Embedding(num_actions, height * width)
         self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
         patch_dim = self.latent * math.prod(self.grid) // tokens
