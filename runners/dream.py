@@ -194,8 +194,11 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     context = options.context or max(1, config.agent.behaviour.context)
     horizon = options.horizon or config.agent.behaviour.horizon
     seed = config.seed + HELD_OUT_SEED
-    print(f"Playing {options.episodes} episodes that training never saw ...", flush=True)
-    episodes = _held_out(run.agent, config, hardware, options.episodes, seed)
+    random = options.policy == "random"
+    how = " at random" if random else ""
+    print(f"Playing {options.episodes} episodes{how} that training never saw ...", flush=True)
+    player = None if random else run.agent
+    episodes = _held_out(player, config, hardware, options.episodes, seed)
     with hardware.autocast():
         dreamt = dream(
             run.agent,
@@ -205,7 +208,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
             num=max(options.windows, options.clips),
             dreams=options.dreams,
             seed=seed,
-            source="held-out",
+            source="held-out random" if random else "held-out",
         )
     if dreamt is None:
         longest = max((len(e.act) for e in episodes), default=0)
@@ -213,7 +216,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
             f"horizon={horizon}: with {context} frames seen, an episode of {context + horizon} "
             f"steps is needed, and the longest has {longest}; choose a smaller horizon"
         )
-    folder = run_dir / "media" / f"imagine-{options.checkpoint}"
+    folder = run_dir / "media" / f"imagine-{options.checkpoint}{'-random' if random else ''}"
     files = write_dreams(
         folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
     )
@@ -225,9 +228,9 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
 
 
 def _held_out(
-    agent: Agent, config: Config, hardware: Hardware, num: int, seed: int
+    agent: Agent | None, config: Config, hardware: Hardware, num: int, seed: int
 ) -> list[Segment]:
-    """Whole games of the agent in fresh environments, from seeds that training does not use."""
+    """Whole games in fresh environments, from seeds that training does not use; None: at random."""
     from runners.evaluate import play
     from runners.opening import open_env
 

@@ -148,8 +148,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         assert config.env.suite == "crafter" and not training
         return SimpleNamespace(close=lambda: asked.append("closed"))
 
-    def play(*_: Any, episodes: int, seed: int, keep: int) -> tuple[None, list[Segment]]:
-        asked.append(seed)
+    def play(
+        agent: Any, *_: Any, episodes: int, seed: int, keep: int
+    ) -> tuple[None, list[Segment]]:
+        asked.extend((agent, seed))
         return None, EPISODES
 
     for name, functions in (
@@ -168,7 +170,7 @@ def test_command_writes_files_and_says_where(
 ) -> None:
     files = main(tmp_path, ImagineOptions(clips=2, windows=9, dreams=3, format="gif", horizon=6))
     assert trained[0] == (tmp_path, "last", "auto") and trained[-1] == "closed"
-    assert trained[1] > 1_000_000, "not a seed of training"
+    assert trained[1] is not None and trained[2] > 1_000_000, "not a seed of training"
     names = ["dream-1.gif", "dream-2.gif", "same-start.gif"]
     assert [f.name for f in files] == names + ["horizon.png", "horizon.json", "horizon.csv"]
     for file in files[:4]:
@@ -178,6 +180,15 @@ def test_command_writes_files_and_says_where(
     assert found["num_windows"] == 9 and found["source"] == "held-out"
     told = capsys.readouterr().out
     assert str(tmp_path / "media") in told and "copy last frame" in told
+
+
+def test_random_episodes_are_played_without_the_agent_and_kept_apart(
+    tmp_path: Path, trained: list[Any]
+) -> None:
+    files = main(tmp_path, ImagineOptions(policy="random", windows=9, horizon=6, dreams=2))
+    assert files[0].parent.name == "imagine-last-random"
+    assert trained[1] is None
+    assert json.loads(files[-2].read_text())["source"] == "held-out random"
 
 
 def test_command_refuses_what_cannot_work(tmp_path: Path, trained: list[Any]) -> None:

@@ -36,6 +36,9 @@ class ImagineOptions(Settings):
     checkpoint: Literal["last", "best"] = Field("last", description="which checkpoint of the run")
     device: Device = Field("auto", description="where the networks live")
     episodes: int = Field(16, ge=1, le=1024, description="episodes played to dream from")
+    policy: Literal["agent", "random"] = Field(
+        "agent", description="who plays them; random ones compare world models of different agents"
+    )
     windows: int = Field(64, ge=1, le=4096, description="moments dreamed from, of all episodes")
     clips: int = Field(3, ge=1, le=64, description="clips of a dream beside reality")
     dreams: int = Field(8, ge=1, le=64, description="dreams from one moment")
