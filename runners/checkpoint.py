@@ -25,7 +25,6 @@ from runners.checkpoint_files import (
     checksum,
     present,
     read_json,
-    verify,
     verify_file,
 )
 from runners.durable import disk_full_explained, sync_file
@@ -98,7 +97,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: Path)
 
 
 class Checkpoints:
-    """The checkpoints of a run, named by their step: the newest `keep` and the best stay."""
+    """The checkpoints of a run, named by `Numbering`: the newest `keep` and the best stay."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         assert keep >= 1
@@ -124,17 +123,6 @@ class Checkpoints:
             if score is not None and score >= best_score:
                 best, best_score = folder, score
         return best
-
-    def verify(self, folder: Path) -> None:
-        """Raises UserError where a checkpoint is damaged, naming the one to go on from instead."""
-        try:
-            verify(folder)
-        except UserError as error:
-            before = [other.name for other in self.all() if int(other.name) < int(folder.name)]
-            if not before:
-                raise
-            way_out = f"to go on from step {int(before[-1]):,} instead, delete that folder"
-            raise UserError(f"{error}\n  {way_out}") from error
 
     def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> Path:
         """Write the checkpoint of `step`, then delete those that need not stay."""

@@ -17,34 +17,47 @@ FORMAT = 1
 FILES = ("model.safetensors", "tensors.safetensors")
 
 
+class Damaged(UserError):
+    """A checkpoint of ours, of which a file is missing or not what was written."""
+
+
 def verify(folder: Path) -> None:
-    """Raises UserError, as `load` would, where a file is missing or not what was written."""
+    """Raises Damaged, as `load` would, or UserError where it is not one of ours."""
     folder = present(folder)
     checksums = read_json(folder)["files"]
     for name in FILES:
         verify_file(folder, name, checksums)
 
 
+def is_sound(folder: Path) -> bool:
+    """Whether `verify` finds nothing."""
+    try:
+        verify(folder)
+    except UserError:
+        return False
+    return True
+
+
 def verify_file(folder: Path, name: str, checksums: Mapping[str, int]) -> None:
-    """Raises UserError where one of FILES is missing or not what was written."""
+    """Raises Damaged where one of FILES is missing or not what was written."""
     try:
         if checksum(folder / name) != checksums[name]:
-            raise UserError(f"checkpoint {folder} is damaged: {name} is not what was written")
+            raise Damaged(f"checkpoint {folder} is damaged: {name} is not what was written")
     except FileNotFoundError as error:
-        raise UserError(f"checkpoint {folder} is damaged: {name} is missing") from error
+        raise Damaged(f"checkpoint {folder} is damaged: {name} is missing") from error
     except (KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {folder} is damaged: state.json: {error!r}") from error
+        raise Damaged(f"checkpoint {folder} is damaged: state.json: {error!r}") from error
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """The content of state.json; UserError where it is missing, damaged, or not one of ours."""
+    """The content of state.json; UserError where it is missing or not one of ours, Damaged."""
     path = folder / "state.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a checkpoint: state.json is missing")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"checkpoint {folder} is damaged: state.json is not JSON") from error
+        raise Damaged(f"checkpoint {folder} is damaged: state.json is not JSON") from error
     if not isinstance(content, dict) or not {"format", "files", "state"} <= content.keys():
         raise UserError(f"{folder} is not a checkpoint of tokendream")
     if content["format"] != FORMAT:

@@ -52,6 +52,7 @@ def need_device(device: str) -> None:
 def need_checkpoint(run_dir: Path, which: str) -> None:
     """Raises UserError where a run has no checkpoint, none with a score for `best`, or damaged."""
     from runners.checkpoint import Checkpoints
+    from runners.checkpoint_files import verify
 
     checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
     last = checkpoints.last()
@@ -63,18 +64,25 @@ def need_checkpoint(run_dir: Path, which: str) -> None:
             f"checkpoint='best': run {run_dir} has not been evaluated yet\n"
             "  did you mean: checkpoint=last"
         )
-    checkpoints.verify(chosen)
+    verify(chosen)
 
 
 def need_sound_checkpoint(run_dir: Path) -> None:
     """Raises UserError where the checkpoint that a run would go on from is damaged.
 
-    A run that another process trains is left to the lock, as its checkpoints come and go.
+    It names the newest sound one before. A run that another process trains is left to the lock,
+    as its checkpoints come and go.
     """
     from runners.checkpoint import Checkpoints
+    from runners.checkpoint_files import Damaged, is_sound, verify
     from runners.run_folder import is_locked
 
-    checkpoints = Checkpoints(run_dir / "checkpoints", keep=1)
-    last = checkpoints.last()
-    if last is not None and not is_locked(run_dir):
-        checkpoints.verify(last)
+    points = Checkpoints(run_dir / "checkpoints", keep=1).all()
+    if not points or is_locked(run_dir):
+        return
+    try:
+        verify(points[-1])
+    except Damaged as error:
+        sound = next((point for point in reversed(points[:-1]) if is_sound(point)), None)
+        way_out = f"\n  to go on from checkpoint {sound.name}, move that one away" if sound else ""
+        raise UserError(f"{error}{way_out}") from error

@@ -100,14 +100,15 @@ def test_a_damaged_checkpoint_is_told_before_torch_is_there(
     assert contents(folder) == before
 
 
-def test_a_damaged_checkpoint_names_the_one_before(folder: Path) -> None:
+def test_a_damaged_checkpoint_names_the_newest_sound_one_before(folder: Path) -> None:
     points = next(folder.glob("runs/*/*/*")) / "checkpoints"
-    for step in ("0000100", "0000200"):
-        save(points / step, {"model": {}})
-    (points / "0000200" / "state.json").unlink()
+    for number in ("0000100", "0000200", "0000300"):
+        save(points / number, {"model": {}})
+    for number in ("0000200", "0000300"):
+        (points / number / "model.safetensors").unlink()
     done = run(folder, "resume", "last")
-    assert done.returncode == 2 and "state.json is missing" in done.stderr
-    assert "to go on from step 100 instead" in done.stderr
+    assert done.returncode == 2 and "0000300 is damaged: model.safetensors" in done.stderr
+    assert "to go on from checkpoint 0000100" in done.stderr
 
 
 def test_a_missing_package_is_named_with_its_extra(
@@ -160,7 +161,9 @@ def test_config_tells_value_meaning_and_origin(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "seed=x"]])
-def test_an_answer_comes_in_less_than_half_a_second(folder: Path, words: list[str]) -> None:
+def test_an_answer_costs_less_than_half_a_second_of_processor_time(
+    folder: Path, words: list[str]
+) -> None:
     # Processor time and the best of five, as other programs may run on this machine.
     times = []
     for _ in range(5):
