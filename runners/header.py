@@ -17,10 +17,13 @@ FRAMES_PER_SECOND = {"atari": 60}
 
 
 def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> list[str]:
-    """Lines that say budget, schedule, memory and hardware."""
-    run, schedule = config.run, trainer.schedule
+    """Lines that say budget, schedule, memory and hardware of a whole run, begun or not."""
+    run, at = config.run, trainer.at
+    epochs = at.epoch - 1 + trainer.schedule.epochs_left(at)
     updates = {
-        phase.name: sum(phase.due(epoch) for epoch in range(1, schedule.epochs + 1))
+        phase.name: at.updates[phase.name]
+        - at.done.get(phase.name, 0)
+        + sum(phase.due(epoch) for epoch in range(at.epoch, epochs + 1))
         for phase in trainer.phases
     }
     imagined = updates["policy"] * config.agent.phases.policy.batch * config.agent.behaviour.horizon
@@ -30,7 +33,7 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
         f"presets  env={presets.env} agent={presets.agent} size={presets.size} "
         f"run={presets.run} seed={config.seed}",
         f"budget   {_budget(config, spec)}",
-        f"epochs   {schedule.epochs:,}, of {run.epoch_steps:,} steps; the first "
+        f"epochs   {epochs:,}, of {run.epoch_steps:,} steps; the first "
         f"{run.first_steps:,} steps act at random",
         "updates  "
         + ", ".join(
@@ -55,7 +58,8 @@ def _budget(config: Config, spec: EnvSpec) -> str:
 
 def _memory(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> str:
     height, width, channels = spec.obs_shape
-    replay = config.run.steps * height * width * channels / 2**30
+    frame = height * width * channels / 2**30
+    replay, growth = config.run.steps * frame, (config.run.steps - trainer.at.steps) * frame
     free = shutil.disk_usage(folder).free / 2**30
     # Weights, gradients and two moments of 4 bytes each; the rest is the largest update.
     weights = 16 * sum(p.numel() for p in trainer.agent.parameters())
@@ -64,7 +68,7 @@ def _memory(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> st
     ram = f"about {PROCESS_GIB + (0 if gpu else update):.1f} GiB of RAM"
     text = f"{ram}, {update:.1f} GiB of GPU memory" if gpu else ram
     text += f"; replay grows to {replay:.2f} GiB on disk ({free:.0f} GiB free)"
-    return f"{text} -- NOT ENOUGH DISK: free some, or lower run.steps" if replay > free else text
+    return f"{text} -- NOT ENOUGH DISK: free some, or lower run.steps" if growth > free else text
 
 
 def _millions(trainer: Trainer) -> str:

@@ -212,8 +212,7 @@ class Journal:
     ) -> dict[str, float]:
         out = dict(scalars)
         for phase in self.trainer.phases:
-            if f"{phase.name}/grad_norm" in out:
-                out[f"grad/{phase.name}"] = out.pop(f"{phase.name}/grad_norm")
+            if f"grad/{phase.name}" in out:
                 out[f"lr/{phase.name}"] = float(phase.optimizer.param_groups[0]["lr"])
         if "policy/return" in out:
             out["policy/advantage_rms"] = float(out.pop("policy/advantage_square")) ** 0.5

@@ -250,7 +250,7 @@ class Meter:
     def add(self, name: str, metrics: dict[str, Tensor]) -> None:
         """Count one update of `name`."""
         for key, value in metrics.items():
-            tag = f"{name}/{key}"
+            tag = f"grad/{name}" if key == "grad_norm" else f"{name}/{key}"
             self._sums[tag] = self._sums.get(tag, 0.0) + value.float()
             self._counts[tag] = self._counts.get(tag, 0) + 1
         self.count(name, 1)

@@ -120,7 +120,7 @@ def test_a_run_killed_ten_times_is_the_run_that_was_not(
     assert len(set(history)) > 3, f"it was killed at different moments of its work: {history}"
     process = context.Process(target=command, args=(["resume", str(run)],))
     process.start()
-    process.join(60)
+    process.join(200)
     assert process.exitcode == 0 and read_summary(run)["status"] == "finished"
     assert differences(final(uninterrupted), final(run)) == []
     assert curves(uninterrupted) == curves(run)
@@ -155,7 +155,7 @@ def test_a_signalled_run_saves_and_goes_on(
     context = servers()
     again = context.Process(target=command, args=(["resume", str(run.path), "env.workers=0"],))
     again.start()
-    again.join(60)
+    again.join(200)
     assert again.exitcode == 0 and read_summary(run.path)["status"] == "finished"
     assert differences(final(uninterrupted), final(run.path)) == []
     assert curves(uninterrupted) == curves(run.path)

@@ -218,4 +218,4 @@ def test_real_tensorboard_serves_the_animation(tmp_path: Path) -> None:
             assert json.loads(body)["hparamInfos"][0]["name"] == "seed"
         finally:
             server.terminate()
-            server.wait(timeout=10)
+            server.wait(timeout=60)

@@ -206,13 +206,31 @@ def test_a_finished_run_is_resumed_only_for_more(
     with pytest.raises(UserError, match=r"has finished its 30 steps.*run.steps=60"):
         train.resume(run, config)
     more = config.model_copy(update={"run": config.run.model_copy(update={"steps": 45})})
+    capsys.readouterr()
     train.resume(run, more)
     summary = read_summary(run)
     assert summary["status"] == "finished" and summary["steps"] == 45
+    told = capsys.readouterr().out
+    assert "epochs   4, of 15 steps" in told, "an epoch and a tail before, and again"
+    updates = load(Checkpoints(run / "checkpoints", 9).all()[-1])["position"]["updates"]
+    assert f"policy {updates['policy']:,} (" in told
+    assert "resumed  at step 30, epoch 3" in told
     numbers = [int(point.name) for point in Checkpoints(run / "checkpoints", 9).all()]
     assert numbers[-1] == 45 + 2, "two epochs of the tail in its life"
     with pytest.raises(UserError, match="has finished its 45 steps"):
         train.resume(run, more)
+
+
+def test_gradients_and_learning_rates_are_logged_by_component(tmp_path: Path) -> None:
+    run = train.main(small(f"root={tmp_path}", "run.steps=30", "agent.phases.policy.lr=2e-4"))
+    tags: dict[str, float] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        tags |= json.loads(line)
+    components = {"tokenizer", "world_model", "policy"}
+    for group in ("grad", "lr"):
+        assert {tag.split("/")[1] for tag in tags if tag.startswith(f"{group}/")} == components
+    assert tags["lr/policy"] == 2e-4 and tags["grad/policy"] > 0
+    assert not any(tag.endswith("grad_norm") for tag in tags)
 
 
 def test_a_run_that_never_came_to_a_checkpoint_begins_anew_as_it_is_told(tmp_path: Path) -> None:
