@@ -107,7 +107,7 @@ def _overview() -> str:
     ]
     lines += [
         "",
-        f"example: {NAME} train env=crafter agent=delta_iris size=tiny seed=0 run.steps=20000",
+        f"example: {NAME} train env=crafter agent=delta_iris size=tiny seed=0",
         "RUN is a run folder, a unique prefix of its name, or last.",
         f"{NAME} COMMAND --help lists the settings of a command.",
     ]
