@@ -37,7 +37,9 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
     """
     tokenizer_settings, dynamics_settings = dict(settings["tokenizer"]), dict(settings["dynamics"])
     shapes = {"obs_shape": env.obs_shape, "num_actions": env.act.n}
-    quantizer = make(QUANTIZERS, tokenizer_settings.pop("quantizer"))
+    quantizer = make(
+        QUANTIZERS, tokenizer_settings.pop("quantizer"), tokens=tokenizer_settings["tokens"]
+    )
     tokenizer = make(TOKENIZERS, tokenizer_settings, **shapes, quantizer=quantizer)
     layout = make(
         LAYOUTS,

@@ -24,9 +24,10 @@ def check_quantizer(quantizer: Quantizer) -> None:
     out.z.sum().backward()
     assert z.grad is not None and z.grad.any()
     assert all(torch.equal(v, before[k]) for k, v in quantizer.state_dict().items())
-    weight = torch.ones(12)
-    metrics = quantizer.update(z.detach().flatten(0, 1), out.codes.flatten(), weight)
-    assert all(v.isfinite() for v in metrics.values())
+    torch.testing.assert_close(sum(out.parts.values(), torch.zeros(3, 4)), out.loss)
+    metrics = quantizer.update(z.detach(), out.codes, torch.ones(3, 4))
+    assert all(v.isfinite() and not v.ndim for v in metrics.values())
+    assert {"perplexity", "slot_perplexity", "codes_in_use", "dead_codes"} <= metrics.keys()
 
 
 def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:

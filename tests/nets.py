@@ -26,11 +26,18 @@ NUM_ACTIONS = 5
 _CONV = ["patch=8", "groups=4", "mult=[1]", "down=[1]"]
 _SIZES = {
     "tokenizer": "encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 decoder.base=8 "
-    "quantizer.size=16 quantizer.dim=8 context_noise=0",
+    "context_noise=0",
     "dynamics.layout": "base=8 latent=2",
     "dynamics": "width=32 heads=2 layers=2",
     "actor_critic": "base=8 latent=2 hidden=16",
     "behaviour": "horizon=4 context=3",
+}
+# 16 codes of each.
+_QUANTIZERS = {
+    "bsq": "bits=4",
+    "fsq": "levels=[4,4]",
+    "lfq": "bits=4",
+    **dict.fromkeys(("simvq", "vq_ema", "vq_euclid", "vq_grad"), "size=16 dim=8"),
 }
 _CONV_AT = ("tokenizer", "dynamics.layout", "actor_critic")
 SMALL = [f"agent.{at}.{word}" for at in _CONV_AT for word in _CONV]
@@ -39,7 +46,10 @@ SMALL += [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words
 
 def settings(*words: str) -> dict[str, Any]:
     """The `agent` group of the tiny preset, shrunk further, as a dict."""
-    return load(["env=crafter", "size=tiny", *SMALL, *words]).config.agent.model_dump()
+    at = "agent.tokenizer.quantizer."
+    kinds = [word.split("=")[1] for word in words if word.startswith(f"{at}kind=")]
+    codes = [at + word for word in _QUANTIZERS[kinds[-1] if kinds else "vq_ema"].split()]
+    return load(["env=crafter", "size=tiny", *SMALL, *codes, *words]).config.agent.model_dump()
 
 
 def small_agent(*words: str) -> Agent:

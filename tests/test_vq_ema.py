@@ -21,7 +21,7 @@ def quantizer(**changed: Any) -> VQEma:
     published = load(["env=crafter"]).config.agent.tokenizer.model_dump()["quantizer"]
     assert published.pop("kind") == "vq_ema"
     ours = {"size": SIZE, "dim": DIM, "revive_updates": 0, "revive_below": 0.0}
-    return VQEma(**{**published, **ours, **changed})
+    return VQEma(tokens=1, **{**published, **ours, **changed})
 
 
 def unit(*shape: int) -> Tensor:
@@ -37,8 +37,8 @@ def test_codes_start_on_the_sphere_and_are_no_parameters() -> None:
     q = quantizer()
     torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(SIZE))
     assert list(q.parameters()) == []
-    assert {"codebook", "usage", "updates"} <= set(q.state_dict())
-    assert torch.equal(q.usage, torch.full((SIZE,), 1 / SIZE))
+    assert {"codebook", "usage.share", "updates"} <= set(q.state_dict())
+    assert torch.equal(q.usage.share, torch.full((SIZE,), 1 / SIZE))
 
 
 def test_a_vector_gets_the_code_of_the_smallest_angle() -> None:
@@ -98,10 +98,10 @@ def test_an_update_moves_each_used_code_towards_its_mean_and_no_other() -> None:
         torch.testing.assert_close(q.codebook[k], expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(SIZE))
     frequency = codes.bincount(minlength=SIZE) / 20
-    torch.testing.assert_close(q.usage, 0.98 / SIZE + 0.02 * frequency)
+    torch.testing.assert_close(q.usage.share, 0.98 / SIZE + 0.02 * frequency)
     assert q.updates == 1
     assert metrics["code_usage"] == pytest.approx((frequency > 0).float().mean().item())
-    bits = -torch.xlogy(q.usage, q.usage).sum().item() / math.log(2)
+    bits = -torch.xlogy(q.usage.share, q.usage.share).sum().item() / math.log(2)
     assert metrics["usage_entropy"] == pytest.approx(bits, abs=1e-4)
     nats = -torch.xlogy(frequency, frequency).sum().item()
     assert metrics["perplexity"] == pytest.approx(math.exp(nats), rel=1e-4)
@@ -129,10 +129,10 @@ def test_padding_moves_nothing() -> None:
 
 def test_a_batch_of_padding_changes_nothing() -> None:
     q = quantizer(revive_updates=10)
-    q.usage.copy_(torch.zeros(SIZE).index_fill_(0, torch.tensor([3]), 1.0))
-    before = q.codebook.clone(), q.usage.clone()
+    q.usage.share.copy_(torch.zeros(SIZE).index_fill_(0, torch.tensor([3]), 1.0))
+    before = q.codebook.clone(), q.usage.share.clone()
     update(q, torch.randn(8, DIM), torch.zeros(8))
-    torch.testing.assert_close((q.codebook, q.usage), before)
+    torch.testing.assert_close((q.codebook, q.usage.share), before)
 
 
 def revived(q: VQEma, z: Tensor, weight: Tensor) -> tuple[Tensor, int]:
@@ -146,7 +146,7 @@ def collapsed(dead: int, **changed: Any) -> tuple[VQEma, Tensor]:
     """A quantizer of which `dead` codes are not used; the others evenly."""
     q = quantizer(**changed)
     alone = torch.arange(SIZE) >= dead
-    q.usage.copy_(alone / alone.sum())
+    q.usage.share.copy_(alone / alone.sum())
     return q, ~alone
 
 
@@ -162,8 +162,8 @@ def test_dead_codes_move_onto_distinct_real_vectors(vectors: int, padding: int) 
     assert equal[dead].any(1).sum() == told, "only dead codes move"
     assert equal.sum(0).max() == 1, "no vector serves twice"
     assert not equal[:, weight == 0].any(), "padding is never chosen"
-    assert q.usage.sum() == pytest.approx(1, abs=1e-6)
-    ratio = q.usage[equal.any(1)]
+    assert q.usage.share.sum() == pytest.approx(1, abs=1e-6)
+    ratio = q.usage.share[equal.any(1)]
     torch.testing.assert_close(ratio, ratio[:1].expand(told))
     torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(SIZE))
 
@@ -200,7 +200,7 @@ def test_revival_is_allowed_early_or_after_a_collapse(
 
 def test_codes_used_a_tenth_of_evenly_are_not_dead() -> None:
     q, _ = collapsed(31, revive_updates=1, usage_decay=1.0)
-    q.usage[:5], q.usage[5:10] = 0.11 / SIZE, 0.09 / SIZE
+    q.usage.share[:5], q.usage.share[5:10] = 0.11 / SIZE, 0.09 / SIZE
     z = q.codebook[31:] + 0.01 * torch.randn(64, DIM)
     equal, told = revived(q, z, torch.ones(64))
     assert told == 26 and not equal[:5].any()

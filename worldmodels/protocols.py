@@ -36,11 +36,16 @@ class Prev:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Vectors made discrete: z (...,d) with gradients to the input, codes (...), loss (...)."""
+    """Vectors made discrete: z (...,d) with gradients to the input, codes (...), loss (...).
+
+    Each vector's loss is its own, whatever else is in the batch, so that padding can be left out
+    and batches cut into slices. `parts` names the terms it is the sum of.
+    """
 
     z: Tensor
     codes: Tensor
     loss: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ class State:
 
 
 class Quantizer(Protocol):
-    """Turns vectors (...,dim) into codes below `size`. The forward pass changes no state."""
+    """Turns vectors (...,K,dim) into codes (...,K) below `size`, the last axis K a frame's tokens.
+
+    The forward pass changes no state; `update`, after the optimiser's step, does.
+    """
 
     size: int
     dim: int
@@ -79,7 +87,10 @@ class Quantizer(Protocol):
         """The vectors (...,dim) of codes (...)."""
 
     def update(self, z: Tensor, codes: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Learn from vectors (M,dim) with codes (M,) where weight (M,) is 1; returns metrics."""
+        """Learn from vectors (...,K,dim) with codes (...,K) where weight (...,K) is 1, not 0.
+
+        Returns metrics, those of `usage.Usage.metrics` among them; never waits for the host.
+        """
 
 
 class Tokenizer(Protocol):

@@ -1,4 +1,4 @@
-"""Settings of tokenizers and their quantizers, one class for each kind."""
+"""Settings of tokenizers, one class for each kind."""
 
 from __future__ import annotations
 
@@ -6,34 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from runners.settings.base import Settings, Variants
+from runners.settings.base import Variants
 from runners.settings.conv import ContextSettings, ConvSettings, DecoderSettings, EncoderSettings
-
-
-class QuantizerSettings(Settings):
-    """What all quantizers have."""
-
-    kind: str = Field(description="which quantizer")
-
-
-class VqEmaSettings(QuantizerSettings):
-    """A codebook on the unit sphere, moved by averages."""
-
-    kind: Literal["vq_ema"] = Field("vq_ema", description="which quantizer")
-    size: int = Field(1024, ge=2, le=65_536, description="codes in the codebook")
-    dim: int = Field(64, ge=1, le=1024, description="numbers in a code")
-    decay: float = Field(0.99, ge=0, lt=1, description="share a code keeps in one update")
-    usage_decay: float = Field(0.98, ge=0, lt=1, description="share the usage counts keep")
-    commitment: float = Field(0.02, ge=0, description="weight of the commitment loss")
-    revive_updates: int = Field(0, ge=0, description="updates in which unused codes are replaced")
-    revive_below: float = Field(
-        1.0, ge=0, le=16, description="bits of usage entropy under which they always are"
-    )
-
-
-QUANTIZERS: dict[str, type[QuantizerSettings]] = {
-    "vq_ema": VqEmaSettings,
-}
+from runners.settings.quantizers import QUANTIZERS, QuantizerSettings, VqEmaSettings
 
 
 class TokenizerSettings(ConvSettings):

@@ -95,7 +95,7 @@ class DeltaVQ(nn.Module):
         return to_uint8(self._picture(prev, codes)).unflatten(0, tokens.shape[:2])
 
     def loss(self, batch: Batch) -> Loss:
-        """l1, l2, worst pixel and commitment, means over the valid transitions."""
+        """l1, l2, worst pixel and the quantizer's loss, means over the valid transitions."""
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
         z = self._vectors(prev, obs)
         quantized: Quantized = self.quantizer(z)
@@ -107,9 +107,10 @@ class DeltaVQ(nn.Module):
             "l1": (error.abs().mean((1, 2, 3)) * weight).sum(),
             "l2": (squared.mean((1, 2, 3)) * weight).sum(),
             "worst": (squared.amax((1, 2, 3)) * weight).sum(),
-            "commit": (quantized.loss.mean(-1) * weight).sum(),
         }
-        total = sum((self.weights[k] * parts[k] for k in self.weights), parts["commit"])
+        own = (quantized.loss.mean(-1) * weight).sum()
+        total = sum((self.weights[k] * parts[k] for k in self.weights), own)
+        parts |= {name: (x.mean(-1) * weight).sum() for name, x in quantized.parts.items()}
         rows = (z.detach(), quantized.codes, batch.valid.flatten())
         learn = tuple(x.unflatten(0, batch.valid.shape) for x in rows)
         return Loss(total, parts, learn)
@@ -118,8 +119,7 @@ class DeltaVQ(nn.Module):
     def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """Update the codebook from (vectors (B,T,K,d), codes (B,T,K), valid (B,T))."""
         z, codes, valid = seen
-        weight = valid[..., None].expand_as(codes).flatten().float()
-        return self.quantizer.update(z.flatten(0, -2), codes.flatten(), weight)
+        return self.quantizer.update(z, codes, valid[..., None].expand_as(codes).float())
 
     def _vectors(self, prev: Prev, obs: Tensor) -> Tensor:
         """One vector per token, before quantisation: (N,K,d)."""

@@ -1,0 +1,27 @@
+"""What quantizers that choose the nearest code have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """Codes (...) of the rows of codebook (V,d) nearest to z (...,d); the lowest of equals.
+
+    float64 because GPUs round float32 matrix products to TF32.
+    """
+    book = codebook.double()
+    return (book.square().sum(-1) - 2 * (z.double() @ book.T)).argmin(-1)
+
+
+def pulls(z: Tensor, q: Tensor, codebook_weight: float, commitment: float) -> dict[str, Tensor]:
+    """Two losses (...), means over d: codes q go to vectors z, and vectors to codes.
+
+    Published systems disagree on which of them their one `beta` weighs; here each has its own.
+    """
+    return {
+        "codebook": codebook_weight * (z.detach() - q).square().mean(-1),
+        "commit": commitment * (z - q.detach()).square().mean(-1),
+    }
