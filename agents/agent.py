@@ -97,6 +97,7 @@ class Agent(nn.Module):
                 module=tokenizer,
                 starts=False,
                 frame_values=largest_map(tokenizer),
+                tokenize=self.world_model.tokenize,
             ),
             Learner(
                 name="world_model",

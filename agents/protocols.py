@@ -62,6 +62,7 @@ class Learner:
     learn: after the optimiser's step, on the joined Loss.learn; returns metrics.
     starts: batches end in a start state of imagination instead of being any window.
     frame_values: numbers in the largest activation of one frame, for slicing on CPUs.
+    tokenize: tokens (B,T+1,K) of windows, where learning changes them.
     """
 
     name: str
@@ -72,3 +73,4 @@ class Learner:
     module: nn.Module
     starts: bool
     frame_values: int
+    tokenize: Callable[[Batch], Tensor] | None = None

@@ -47,7 +47,12 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
             + [f"imagination/token_accuracy_h{h}" for h in marks],
             "reward accuracy": ["world_model/reward_accuracy"],
             "reward error by horizon": [f"imagination/reward_error_h{h}" for h in marks],
-            "codes in use": ["tokenizer/perplexity", "tokenizer/dead_codes"],
+            "codes in use": ["tokenizer/codes_in_use", "tokenizer/dead_codes"],
+            "perplexity of all tokens and by position": [
+                "tokenizer/perplexity",
+                "tokenizer/slot_perplexity",
+            ],
+            "tokens changed in an epoch": ["tokenizer/churn"],
         },
         "Policy": {
             "loss": ["policy/loss", "policy/value_loss"],

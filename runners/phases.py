@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.protocols import Learner
+from runners.churn import Probe
 from runners.hardware import Hardware
 from worldmodels.batch import Batch
 
@@ -51,6 +52,7 @@ class Phase:
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
         self.slice = self._slice_rows()
+        self.probe = Probe(learner.tokenize) if learner.tokenize else None
 
     def due(self, epoch: int) -> int:
         """Updates in `epoch`, counted from 1."""
@@ -61,6 +63,8 @@ class Phase:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns metrics on the device, without waiting for it."""
         assert len(batch.act) == self.batch
+        if self.probe:
+            self.probe.keep(batch)
         self.optimizer.zero_grad(set_to_none=True)
         with self.hardware.autocast():
             data = self.learner.prepare(batch)
@@ -80,6 +84,11 @@ class Phase:
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         return metrics | self.learner.learn(_join(learned))
+
+    def settle(self) -> dict[str, Tensor]:
+        """Metrics of all updates since the last call: how many tokens they changed."""
+        with self.hardware.autocast():
+            return self.probe.churn() if self.probe else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of an optimiser, as `optimizer.state_dict` gave it."""

@@ -161,6 +161,7 @@ class Trainer:
         return {
             "model": self.agent.state_dict(),
             "optimizers": {p.name: p.optimizer.state_dict() for p in self.phases},
+            "probes": {p.name: p.probe.state_dict() for p in self.phases if p.probe},
             "position": asdict(self.at),
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
@@ -176,6 +177,8 @@ class Trainer:
         """Go on from a state; the weights are loaded by whoever opened the checkpoint."""
         for phase in self.phases:
             phase.load_state_dict(state["optimizers"][phase.name])
+            if phase.probe:
+                phase.probe.load_state_dict(state["probes"][phase.name], self.hardware.device)
         self.at = Position(**state["position"])
         self.replay.load_state_dict(state["replay"])
         self.collector.load_state_dict(state["collector"])
@@ -206,10 +209,13 @@ class Trainer:
         due = phase.due(self.at.epoch)
         while self.at.done.get(phase.name, 0) < due:
             self._rest(phase.name)
+            done = self.at.done.get(phase.name, 0) + 1
             with self._timed(phase.name):
                 metrics = phase.update(self._batch(phase))
+                if done == due:
+                    metrics |= phase.settle()
             self.meter.add(phase.name, metrics)
-            self.at.done[phase.name] = self.at.done.get(phase.name, 0) + 1
+            self.at.done[phase.name] = done
             self.at.updates[phase.name] += 1
         if self.hardware.device.type == "cuda":
             # What is still queued belongs to this phase's time.

@@ -92,7 +92,7 @@ def trainer_of(config: Config, folder: Path, env: Env, **hooks: Any) -> Trainer:
 def essence(state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint without what depends on the clock."""
     position = {k: v for k, v in state["position"].items() if k != "seconds"}
-    parts = ("model", "optimizers", "collector", "replay", "rng", "epoch")
+    parts = ("model", "optimizers", "probes", "collector", "replay", "rng", "epoch")
     return {"position": position, **{part: state[part] for part in parts}}
 
 
