@@ -20,6 +20,9 @@ from runners.settings.load import (
     to_yaml,
 )
 from runners.settings.options import EvaluateOptions, ImagineOptions
+from runners.settings.quantizers import QUANTIZERS
+from runners.settings.show import resolved_text
+from runners.settings.tokenizers import DeltaVqSettings
 
 
 def classes(cls: type[Settings]) -> set[type[Settings]]:
@@ -182,6 +185,33 @@ def test_settings_that_contradict_each_other_are_refused(word: str, text: str) -
     assert text in refused(word)
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("kind=fsq levels=[8,2]", "form=published: that form needs 3 levels"),
+        ("kind=fsq levels=[256,256,2] form=symmetric", "make 131072 codes, more than 65536"),
+        ("kind=lfq bits=13", "bits=13 is too many for agent.tokenizer.quantizer.entropy=exact"),
+        ("dim=1 gradient=rotation", "one number cannot be turned"),
+    ],
+)
+def test_codes_that_cannot_be_are_refused(words: str, text: str) -> None:
+    at = "agent.tokenizer.quantizer."
+    assert text in refused(*[at + word for word in words.split()])
+
+
+def test_codes_at_the_edge_are_fine() -> None:
+    at = "agent.tokenizer.quantizer."
+    for words in (
+        "kind=fsq levels=[2,9] form=symmetric",
+        "kind=fsq levels=[256,256]",
+        "kind=lfq bits=12",
+        "kind=bsq bits=16",
+        "dim=1",
+        "dim=2 gradient=rotation",
+    ):
+        load([at + word for word in words.split()])
+
+
 def test_a_wrong_file_is_told_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 1\nseed: 2\n")
@@ -196,6 +226,46 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path: Path) -> None:
 def test_another_kind_drops_what_was_set_for_the_kind_before() -> None:
     config = load(["env.suite=atari", "env.game=pong"]).config
     assert config.env.model_dump()["game"] == "pong" and config.env.num_envs == 1
+
+
+@pytest.mark.parametrize("size", ["tiny", "paper"])
+@pytest.mark.parametrize("env", ["crafter", "atari"])
+def test_a_quantizer_is_chosen_by_one_word(size: str, env: str) -> None:
+    for kind, cls in QUANTIZERS.items():
+        if kind == "vq_ema":
+            continue
+        words = [f"env={env}", f"size={size}", f"agent.tokenizer.quantizer.kind={kind}"]
+        for order in (words, words[::-1]):
+            resolved = load(order)
+            tokenizer = resolved.config.agent.tokenizer
+            assert isinstance(
+                tokenizer, DeltaVqSettings
+            ) and tokenizer.quantizer == cls.model_validate({})
+            key = ("agent", "tokenizer", "quantizer", "kind")
+            assert resolved.origin(key) == "command line"
+        plain = load(words[:2]).config.agent.tokenizer.model_dump()
+        assert {**tokenizer.model_dump(), "quantizer": plain["quantizer"]} == plain
+
+
+def test_the_settings_of_another_quantizer_are_shown_and_those_of_the_old_are_gone() -> None:
+    words = ["size=tiny", "agent.tokenizer.quantizer.kind=fsq"]
+    rows = [row for row in resolved_text(load(words)).splitlines() if ".quantizer." in row]
+    found = {row.split()[0].rsplit(".", 1)[1]: (row.split()[1], row) for row in rows}
+    assert {name: value for name, (value, _) in found.items()} == {
+        "kind": "fsq",
+        "levels": "[8,5,5,5]",
+        "form": "published",
+    }
+    assert found["kind"][1].endswith("command line") and found["levels"][1].endswith("default")
+    again = resolved_text(load([*words, "agent.tokenizer.quantizer.levels=[8,8,8]"]))
+    assert "[8,8,8]" in again
+
+
+def test_fields_of_the_quantizer_that_was_left_are_refused() -> None:
+    message = refused("agent.tokenizer.quantizer.kind=fsq", "agent.tokenizer.quantizer.size=128")
+    assert "there is no setting 'agent.tokenizer.quantizer.size'" in message
+    kinds = "simvq or vq_ema or vq_euclid or vq_grad"
+    assert f"it belongs to agent.tokenizer.quantizer.kind={kinds}" in message
 
 
 def test_settings_survive_a_file(tmp_path: Path) -> None:

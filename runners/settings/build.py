@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from runners.settings.base import (
     Key,
     Settings,
+    Variants,
     default_word,
     group_of,
     is_group,
@@ -147,7 +148,7 @@ def _refuse_unknown(cls: type[Settings], own: Mapping[Key, Value], faults: Fault
         elif field is None or len(key) > depth:
             known = [dotted(leaf) for leaf, _ in leaves(cls, at)]
             text = f"there is no setting {dotted(key)!r} ({value.origin})"
-            hint = _elsewhere(key) or nearest_key(dotted(key), known)
+            hint = _elsewhere(cls, name, at) or nearest_key(dotted(key), known)
             faults.add(text, hint or _inside(at, cls))
 
 
@@ -161,26 +162,26 @@ def _inside(key: Key, group: type[Settings] | None) -> str:
     )
 
 
-def _elsewhere(key: Key) -> str:
-    """Whether another kind would know the key, for example env.game without Atari."""
+def _elsewhere(cls: type[Settings], name: str, at: Key) -> str:
+    """Which kinds other than `cls`, chosen at `at`, have the setting; env.game without Atari."""
     from runners.settings.config import Config
 
-    cls: type[Settings] = Config
-    for depth, name in enumerate(key[:-1]):
-        field = cls.model_fields.get(name)
-        if field is None:
-            return ""
-        variants = variants_of(field)
-        for word, kind in variants.table.items() if variants else ():
-            if key[depth + 1] in kind.model_fields and variants is not None:
-                choice = dotted((*key[: depth + 1], variants.key))
-                if word != default_word(field):
-                    return f"it belongs to {choice}={word}"
-        group = group_of(field)
-        if group is None:
-            return ""
-        cls = group
+    for variants in _choices(Config):
+        words = [word for word, kind in variants.table.items() if name in kind.model_fields]
+        if words and cls in variants.table.values():
+            return f"it belongs to {dotted((*at, variants.key))}={' or '.join(words)}"
     return ""
+
+
+def _choices(cls: type[Settings]) -> Iterator[Variants]:
+    """All choices of classes in a class, those within chosen classes too."""
+    for field in cls.model_fields.values():
+        variants, group = variants_of(field), group_of(field)
+        if variants is not None:
+            yield variants
+        kinds = variants.table.values() if variants else [group] if group else []
+        for kind in kinds:
+            yield from _choices(kind)
 
 
 def _refuse_value(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isqrt
+from math import isqrt, prod
 
 from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
@@ -11,34 +11,50 @@ from runners.settings.config import Config
 from runners.settings.conv import ConvSettings
 from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSettings
 from runners.settings.environments import AtariSettings
+from runners.settings.quantizers import (
+    CodebookSettings,
+    FsqSettings,
+    LfqSettings,
+    QuantizerSettings,
+)
 from runners.settings.tokenizers import TokenizerSettings
+
+MOST_CODES = 65_536
 
 
 def check(config: Config) -> Iterator[str]:
     """A line for each pair of settings that contradict each other."""
-    yield from _grids(config, "")
+    for at, group in _groups(config, ""):
+        if isinstance(group, ConvSettings):
+            yield from _grid(group, at)
+        if isinstance(group, QuantizerSettings):
+            yield from _codes(group, at)
     yield from _tokens(config.agent.tokenizer)
     yield from _transformer(config)
     yield from _schedule(config)
 
 
-def _grids(settings: Settings, at: str) -> Iterator[str]:
+def _groups(settings: Settings, at: str) -> Iterator[tuple[str, Settings]]:
+    """Every group of settings, those inside before the one around them, and where it is."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, Settings):
-            yield from _grids(value, f"{at}{name}.")
-    if isinstance(settings, ConvSettings):
-        if len(settings.mult) != len(settings.down):
-            yield (
-                f"{at}mult has {len(settings.mult)} stages and {at}down has "
-                f"{len(settings.down)}: they must be equally many"
-            )
-        if settings.grid < 1 or settings.grid != int(settings.grid):
-            yield (
-                f"{at}patch={settings.patch} and {at}down={list(settings.down)} do not divide "
-                f"64x64 pixels: patch must be a power of two, patch x 2^halvings at most 64"
-            )
-        yield from _widths(settings, at)
+            yield from _groups(value, f"{at}{name}.")
+    yield at, settings
+
+
+def _grid(settings: ConvSettings, at: str) -> Iterator[str]:
+    if len(settings.mult) != len(settings.down):
+        yield (
+            f"{at}mult has {len(settings.mult)} stages and {at}down has "
+            f"{len(settings.down)}: they must be equally many"
+        )
+    if settings.grid < 1 or settings.grid != int(settings.grid):
+        yield (
+            f"{at}patch={settings.patch} and {at}down={list(settings.down)} do not divide "
+            f"64x64 pixels: patch must be a power of two, patch x 2^halvings at most 64"
+        )
+    yield from _widths(settings, at)
 
 
 def _widths(settings: ConvSettings, at: str) -> Iterator[str]:
@@ -52,6 +68,29 @@ def _widths(settings: ConvSettings, at: str) -> Iterator[str]:
                 f"{at}{dotted(key)}={base} x {at}mult={list(settings.mult)} makes {odd[0]} "
                 f"channels, which {at}groups={settings.groups} do not divide"
             )
+
+
+def _codes(quantizer: QuantizerSettings, at: str) -> Iterator[str]:
+    if isinstance(quantizer, FsqSettings):
+        levels = list(quantizer.levels)
+        if prod(levels) > MOST_CODES:
+            yield f"{at}levels={levels} make {prod(levels)} codes, more than {MOST_CODES}"
+        if quantizer.form == "published" and min(levels) < 3:
+            yield (
+                f"{at}levels={levels} with {at}form=published: that form needs 3 levels or more, "
+                f"as one of 2 is hardly ever reached"
+            )
+    if isinstance(quantizer, LfqSettings) and quantizer.entropy == "exact" and quantizer.bits > 12:
+        yield (
+            f"{at}bits={quantizer.bits} is too many for {at}entropy=exact, which counts every code:"
+            f" at most 12, or entropy=factorised"
+        )
+    if (
+        isinstance(quantizer, CodebookSettings)
+        and quantizer.gradient == "rotation"
+        and quantizer.dim == 1
+    ):
+        yield f"{at}dim=1 with {at}gradient=rotation: one number cannot be turned"
 
 
 def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
