@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from agents.agent import Agent
+from runners.phases import Phase
 from tests.nets import (
     NUM_ACTIONS,
     assert_same,
@@ -19,8 +22,11 @@ from tests.nets import (
     small_agent,
     windows,
 )
+from tests.quantizers import BINARY
+from tests.runs import HARDWARE
 from worldmodels.nets.conv import to_uint8, to_unit
 from worldmodels.protocols import Prev
+from worldmodels.quantizers import QUANTIZERS
 from worldmodels.tokenizers.delta_vq import DeltaVQ
 
 PADDED = [(0, 4, 2), (3, 3, 0), (0, 6, 0), (2, 1, 3), (6, 0, 0)]
@@ -233,6 +239,61 @@ def test_autocast_does_not_round_the_loss(name: str, monkeypatch: pytest.MonkeyP
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = net.loss(batch).parts[name]
     torch.testing.assert_close(inside, net.loss(batch).parts[name], atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_it_learns_with_every_quantizer(kind: str) -> None:
+    word = f"agent.tokenizer.quantizer.kind={kind}"
+    agent, batch = small_agent(word), windows(PADDED)
+    net = parts(agent)[0]
+    phase = tokenizer_phase(agent)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    metrics = phase.update(batch)
+    assert all(v.isfinite() for v in metrics.values()) and metrics["grad_norm"] > 0
+    assert {"perplexity", "slot_perplexity", "codes_in_use", "dead_codes"} <= metrics.keys()
+    after = net.state_dict()
+    for name, weight in net.named_parameters():
+        assert weight.grad is not None and (weight != before[name]).any(), name
+    assert not torch.equal(after["quantizer.usage.share"], before["quantizer.usage.share"])
+
+    prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
+    tokens = net.encode(prev, obs)
+    again = parts(small_agent(word))[0]
+    again.load_state_dict(after)
+    assert torch.equal(again.encode(prev, obs), tokens)
+    picture = net.decode(prev, tokens)
+    assert picture.dtype == torch.uint8 and picture.shape == obs.shape
+    assert torch.equal(again.decode(prev, tokens), picture)
+    other = net.decode(prev, (tokens + 1) % net.vocab)
+    assert (other != picture).flatten(2).any(-1).all(), "tokens matter"
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_an_update_in_slices_is_one_update(kind: str) -> None:
+    word = f"agent.tokenizer.quantizer.kind={kind}"
+    loud = ["agent.tokenizer.quantizer.entropy_weight=1"] if kind in BINARY else []
+    agent = small_agent(word, *loud, "agent.tokenizer.worst=0")
+    weights, results = {k: v.clone() for k, v in agent.state_dict().items()}, []
+    for rows in (5, 2, 1):
+        agent.load_state_dict(weights)
+        phase, torch_state = tokenizer_phase(agent), torch.get_rng_state()
+        phase.slice = rows
+        for step in range(2):
+            metrics = phase.update(windows(PADDED, seed=step))
+        grads = [p.grad for p in phase.parameters]
+        results.append((metrics, grads))
+        torch.set_rng_state(torch_state)
+    for metrics, grads in results[1:]:
+        torch.testing.assert_close(metrics, results[0][0], atol=1e-4, rtol=1e-2)
+        torch.testing.assert_close(grads, results[0][1], atol=1e-4, rtol=1e-2)
+
+
+def tokenizer_phase(agent: Agent) -> Phase:
+    """Updates of all rows of PADDED at once."""
+    learner = agent.learners()[0]
+    numbers: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01, "clip": 10.0, "after_epoch": 0}
+    once = {"batch": len(PADDED), "frames": 7, "updates": 1, "first_updates": 1}
+    return Phase(learner, HARDWARE, **once, **numbers)
 
 
 def test_nothing_waits_for_the_host() -> None:
