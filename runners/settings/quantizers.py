@@ -101,7 +101,9 @@ class LfqSettings(QuantizerSettings):
     entropy: Literal["exact", "factorised"] = Field(
         "exact", description="evenness of codes, or of each bit by itself"
     )
-    mean_decay: float = Field(0.9, ge=0, lt=1, description="share mean code probabilities keep")
+    mean_decay: float = Field(
+        0.0, ge=0, lt=1, description="share of mean code probabilities an update keeps"
+    )
 
 
 class BsqSettings(LfqSettings):

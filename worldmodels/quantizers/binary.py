@@ -3,8 +3,9 @@
 LFQ (arXiv 2310.05737) and BSQ (arXiv 2406.07548), with the terms that ask for sure bits in each
 vector (low entropy) and for all codes over many vectors (high entropy of the mean). Differences:
 the second term is per position, because constants that differ between positions would please one
-over all; and it measures the moving average of code probabilities, not the batch at hand, so that
-it costs each vector by itself: padding has no say, and an update in slices equals one in a piece.
+over all; and it takes the mean of code probabilities from the updates before, not from the batch
+at hand, so that it costs each vector by itself: padding has no say, and an update in slices of the
+batch equals one in a piece.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class LFQ(nn.Module):
     probability of each code, or "factorised", over that of each bit by itself, an upper bound
     that lets bits repeat each other. z and temperature are one knob: sure bits learn nothing.
 
-    `mean` (tokens, 2^bits or bits) keeps mean_decay of itself in an update; the first ones are
-    averaged evenly, because a mean that lags lets bits get sure before it can object. As the
-    gradient of an entropy is linear in the probabilities once their mean is given, a vector's
-    share is -sum(p log mean): value and gradient are those of the batch's own entropy where
-    mean is the batch's.
+    `mean` (tokens, 2^bits or bits) keeps mean_decay of itself in an update; at 0 it is that of
+    the batch before. As the gradient of an entropy is linear in the probabilities once their
+    mean is given, a vector's share is -sum(p log mean): value and gradient are those of the
+    batch's own entropy where mean is the batch's. Small batches want a longer mean, but not much:
+    LFQ at 0.9 pleased it by flipping all bits of all vectors together, to and fro. The first
+    updates are averaged evenly, because bits get sure before a mean that starts even objects.
     """
 
     mean: Tensor
