@@ -32,12 +32,10 @@ class CodebookSettings(QuantizerSettings):
     )
 
 
-class VqEmaSettings(CodebookSettings):
-    """A codebook on the unit sphere, moved by averages."""
+class AveragedSettings(CodebookSettings):
+    """What all quantizers have whose codes are moving averages of their vectors."""
 
-    kind: Literal["vq_ema"] = Field("vq_ema", description="which quantizer")
     decay: float = Field(0.99, ge=0, lt=1, description="share a code keeps in one update")
-    usage_decay: float = Field(0.98, ge=0, lt=1, description="share the usage counts keep")
     commitment: float = Field(0.02, ge=0, description="weight of the commitment loss")
     revive_updates: int = Field(0, ge=0, description="updates in which unused codes are replaced")
     revive_below: float = Field(
@@ -45,17 +43,19 @@ class VqEmaSettings(CodebookSettings):
     )
 
 
-class VqEuclidSettings(CodebookSettings):
+class VqEmaSettings(AveragedSettings):
+    """A codebook on the unit sphere, moved by averages."""
+
+    kind: Literal["vq_ema"] = Field("vq_ema", description="which quantizer")
+    usage_decay: float = Field(0.98, ge=0, lt=1, description="share the usage counts keep")
+
+
+class VqEuclidSettings(AveragedSettings):
     """A codebook anywhere in space, each code the moving average of its vectors."""
 
     kind: Literal["vq_euclid"] = Field("vq_euclid", description="which quantizer")
-    decay: float = Field(0.99, ge=0, lt=1, description="share a code keeps in one update")
-    commitment: float = Field(0.02, ge=0, description="weight of the commitment loss")
     revive_updates: int = Field(
         5000, ge=0, description="updates in which unused codes are replaced"
-    )
-    revive_below: float = Field(
-        1.0, ge=0, le=16, description="bits of usage entropy under which they always are"
     )
 
 

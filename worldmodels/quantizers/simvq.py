@@ -6,63 +6,37 @@ the distances to more than `dim` vectors, and an imagined step needs only the co
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from worldmodels.protocols import Quantized
-from worldmodels.quantizers.gradients import GRADIENTS
-from worldmodels.quantizers.nearest import nearest, pulls
-from worldmodels.quantizers.usage import Usage
+from worldmodels.quantizers.learned import LearnedCodes
 
 
-class SimVQ(nn.Module):
-    """Assigns vectors to the nearest of `size` codes: rows of frozen (size,dim) times weight.
+class SimVQ(LearnedCodes):
+    """The codes are rows of frozen (size,dim) times weight; arguments as for LearnedCodes.
 
-    tokens: positions of a frame. codebook_weight: of mean((code - z)^2), which moves the map;
-    commitment: of the same, moving vectors. gradient: a name in `GRADIENTS`. The map has no bias,
-    so codes surround the origin; it is no Linear layer, so that no weight decay shrinks them.
+    The map has no bias, so codes surround the origin; it is no Linear layer, so that no weight
+    decay shrinks them.
     """
 
     frozen: Tensor
 
-    def __init__(
-        self,
-        *,
-        tokens: int,
-        size: int,
-        dim: int,
-        codebook_weight: float,
-        commitment: float,
-        gradient: str,
-    ) -> None:
-        super().__init__()
-        self.size, self.dim = size, dim
-        self.codebook_weight, self.commitment = codebook_weight, commitment
-        self.gradient = GRADIENTS[gradient]
-        self.register_buffer("frozen", torch.randn(size, dim) * dim**-0.5)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        spread = self.dim**-0.5
+        self.register_buffer("frozen", torch.randn(self.size, self.dim) * spread)
         # A linear layer's usual start.
-        self.weight = nn.Parameter(torch.empty(dim, dim).uniform_(-(dim**-0.5), dim**-0.5))
-        self.usage = Usage(size, tokens)
+        self.weight = nn.Parameter(torch.empty(self.dim, self.dim).uniform_(-spread, spread))
 
-    def forward(self, z: Tensor) -> Quantized:
-        """The value of the code; only the losses reach the map."""
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
-            codebook = self._mapped(self.frozen)
-            codes = nearest(z, codebook)
-            code = codebook[codes]
-            parts = pulls(z, code, self.codebook_weight, self.commitment)
-            loss = parts["codebook"] + parts["commit"]
-            return Quantized(self.gradient(z, code), codes, loss, parts)
+    def codes_now(self) -> Tensor:
+        return self._mapped(self.frozen)
 
     def embed(self, codes: Tensor) -> Tensor:
         """The vectors (...,dim) of codes (...)."""
         with torch.autocast(codes.device.type, enabled=False):
             return self._mapped(self.frozen[codes])
-
-    def update(self, z: Tensor, codes: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Counts codes; the optimiser moves them."""
-        return self.usage.update(codes, weight)
 
     def _mapped(self, frozen: Tensor) -> Tensor:
         """Codes (...,dim); float64 so that rounding does not depend on how many there are."""
