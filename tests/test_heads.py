@@ -11,6 +11,7 @@ from torch import Tensor
 from worldmodels.nets.heads import (
     REWARD_TARGETS,
     VALUE_TARGETS,
+    ExpectedSign,
     Scalar,
     Sign,
     Target,
@@ -105,6 +106,16 @@ def test_sign_learns_the_sign_and_predicts_by_its_probabilities() -> None:
     drawn = Sign().predict(logits.expand(100_000, 3))
     counts = torch.stack([(drawn == v).sum() for v in (-1.0, 0.0, 1.0)])
     assert counts.sum() == 100_000 and counts_fit(counts, logits[0].exp())
+
+
+def test_expected_sign_is_the_mean_of_what_sign_draws() -> None:
+    logits = torch.tensor([[0.2, -1.0, 0.9], [2.0, 0.0, -1.0]])
+    value = torch.tensor([-7.0, 0.3])
+    assert torch.equal(ExpectedSign().loss(logits, value), Sign().loss(logits, value))
+    mean = ExpectedSign().predict(logits)
+    drawn = Sign().predict(logits.expand(100_000, 2, 3))
+    error = drawn.std(0) / 100_000**0.5
+    assert ((drawn.mean(0) - mean).abs() < 5 * error).all()
 
 
 def test_a_guess_is_right_where_it_is_near_the_value_or_names_its_sign() -> None:

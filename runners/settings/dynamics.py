@@ -35,8 +35,9 @@ class DynamicsSettings(Settings):
     """What all dynamics models have."""
 
     kind: str = Field(description="which dynamics model")
-    reward: Literal["two_hot", "sign"] = Field(
-        "two_hot", description="rewards as numbers (two_hot) or as -1, 0, 1 (sign)"
+    reward: Literal["two_hot", "sign", "expected_sign"] = Field(
+        "two_hot",
+        description="rewards as numbers (two_hot) or as -1, 0, 1, drawn (sign) or their mean",
     )
     token_weight: float = Field(1.0, ge=0, description="weight of the token loss")
     reward_weight: float = Field(1.0, ge=0, description="weight of the reward loss")
