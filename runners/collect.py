@@ -32,7 +32,9 @@ class LocalCollector:
     """Steps a batch of environments in lockstep, and hands segments to replay.
 
     With probability `epsilon`, drawn per environment and step, an action is uniformly random.
-    The policy's memory lives as long as an episode; where the policy has changed since, `recall`
+    Where all are, each is held for `hold` steps on average (1: drawn anew each step), a number of
+    steps without memory: a world model that never saw an action repeated cannot know what a
+    policy that repeats it will meet. The policy's memory lives as long as an episode; where the policy has changed since, `recall`
     rebuilds it from the last `context` frames, as imagination does.
     """
 
@@ -45,12 +47,14 @@ class LocalCollector:
         seed: int,
         context: int,
         epsilon: float,
+        hold: float,
         temperature: float,
     ) -> None:
         self.env, self.replay, self.hardware = env, replay, hardware
         self.seed, self.context = seed, context
-        self.epsilon, self.temperature = epsilon, temperature
+        self.epsilon, self.hold, self.temperature = epsilon, hold, temperature
         self.rng = np.random.default_rng([seed, 1])
+        self.held = self._fresh()
         self.first = np.ones(env.num_envs, bool)
         self.obs: np.ndarray | None = None
         self.carry: Carry | None = None
@@ -58,7 +62,7 @@ class LocalCollector:
     def collect(self, agent: Agent, steps: int, *, random: bool, recall: bool) -> Collected:
         """Take at least `steps` decisions, fewer than one more per environment.
 
-        random: all actions uniform, and the agent is not asked. recall: rebuild its memory first.
+        random: all actions random, and the agent is not asked. recall: rebuild its memory first.
         """
         if self.obs is None:
             self.obs = self.env.reset(self.seed)
@@ -67,8 +71,11 @@ class LocalCollector:
         stretch = _Stretch(self.obs)
         result = Collected()
         while result.steps < steps:
-            act = self.rng.integers(self.env.spec.act.n, size=count)
-            if carry is not None:
+            act = self._fresh()
+            if carry is None:
+                again = self.rng.random(count) * self.hold >= 1
+                self.held = act = np.where(again, self.held, act)
+            else:
                 obs = torch.from_numpy(self.obs).to(self.hardware.device, non_blocking=True)
                 with self.hardware.autocast():
                     chosen, carry = agent.act(obs, carry, self.temperature)
@@ -90,6 +97,10 @@ class LocalCollector:
         self.carry = carry
         return result
 
+    def _fresh(self) -> np.ndarray:
+        """A uniformly random action for each environment."""
+        return self.rng.integers(self.env.spec.act.n, size=self.env.num_envs)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the same games."""
         games = [{"episode": g.episode, "actions": g.actions} for g in self.env.state()]
@@ -97,6 +108,7 @@ class LocalCollector:
         return {
             "rng": rng,
             "first": self.first,
+            "held": self.held,
             "games": games,
             "started": self.obs is not None,
             "carry": self.carry,
@@ -109,7 +121,7 @@ class LocalCollector:
         starts at the frame that it did lead to.
         """
         self.rng.bit_generator.state = state["rng"]
-        self.first = np.array(state["first"])
+        self.first, self.held = np.array(state["first"]), np.array(state["held"])
         if not state["started"]:
             return
         if state["carry"] is not None:

@@ -100,6 +100,7 @@ def build_trainer(
         seed=config.seed,
         context=behaviour.context,
         epsilon=behaviour.epsilon,
+        hold=config.run.first_hold,
         temperature=behaviour.temperature,
     )
     phases = []

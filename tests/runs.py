@@ -57,6 +57,7 @@ WORDS = [
     "agent.behaviour.epsilon=0.2",
     "run.steps=60",
     "run.first_steps=30",
+    "run.first_hold=2",
     "run.epoch_steps=15",
     "run.chunk_steps=7",
     "run.tail_epochs=1",
