@@ -169,7 +169,7 @@ def test_masked_steps_teach_nothing() -> None:
         assert_same(one, changed)
 
 
-@pytest.mark.parametrize("value", ["two_hot", "scalar"])
+@pytest.mark.parametrize("value", sorted(VALUE_TARGETS))
 def test_the_policy_loss_is_the_published_sum(value: str) -> None:
     agent = small_agent(f"agent.actor_critic.value={value}", "agent.behaviour.entropy=0.05")
     lesson = agent.lesson(windows(PAST))

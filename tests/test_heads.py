@@ -12,6 +12,7 @@ from worldmodels.nets.heads import (
     REWARD_TARGETS,
     VALUE_TARGETS,
     ExpectedSign,
+    HlGauss,
     Scalar,
     Sign,
     Target,
@@ -72,6 +73,60 @@ def test_two_hot_loss_is_the_cross_entropy_and_leaves_its_argument_alone() -> No
 
 def test_two_hot_prediction_of_even_logits_is_zero() -> None:
     assert TwoHot().predict(torch.zeros(4, 255)).abs().max() < 1e-4
+
+
+WITHIN = torch.tensor([0.0, 1e-4, 0.003, 0.02, 0.3, 1.0, 7.7, 63.0, 900.0, 1.5e4])
+WITHIN = torch.cat((WITHIN, -WITHIN))
+
+
+def test_hl_gauss_labels_are_integrals_of_a_gaussian() -> None:
+    label = HlGauss().label(WITHIN)
+    torch.testing.assert_close(label.sum(-1), torch.ones(len(WITHIN)))
+    width, per_bin = 30 / 128, 1000
+    z = -15 - width / 2 + (torch.arange(129 * per_bin).double() + 0.5) * width / per_bin
+    for row, value in zip(label, WITHIN.double(), strict=True):
+        density = (-0.5 * ((z - symlog(100 * value)) / (0.75 * width)) ** 2).exp()
+        integral = (density / density.sum()).unflatten(0, (129, per_bin)).sum(-1)
+        torch.testing.assert_close(row.double(), integral, atol=3e-6, rtol=0)
+
+
+def test_hl_gauss_labels_hold_the_value() -> None:
+    places = torch.linspace(-13.9, 13.9, 5003).double()
+    value = (symexp(places) / 100).float()
+    label = HlGauss().label(value)
+    torch.testing.assert_close(HlGauss().predict(label.log()), value, rtol=2e-5, atol=1e-4)
+    assert HlGauss().predict(torch.zeros(2, 129)).tolist() == [0, 0]
+
+
+def test_hl_gauss_predicts_the_mean_of_values_that_differ() -> None:
+    value = torch.tensor([-3.0, 0.5, 40.0])
+    label, share = HlGauss().label(value), torch.tensor([0.2, 0.5, 0.3])
+    mean = HlGauss().predict((share[:, None] * label).sum(0).log())
+    torch.testing.assert_close(mean, (share * value).sum(), rtol=1e-4, atol=0)
+
+
+def test_hl_gauss_values_do_not_grow_by_learning_from_themselves() -> None:
+    value = torch.zeros(1)
+    for _ in range(3000):
+        value = HlGauss().predict(HlGauss().label(0.1 + 0.997 * value).log())
+    assert value.item() == pytest.approx(0.1 / 0.003, rel=0.01)
+
+
+def test_hl_gauss_clamps_what_lies_beyond_its_bins() -> None:
+    edge = math.expm1(15) / 100
+    far = torch.tensor([edge, 2 * edge, 1e30, math.inf])
+    for value, bin_ in ((far, 128), (-far, 0)):
+        label = HlGauss().label(value)
+        assert (label.argmax(-1) == bin_).all() and (label == label[0]).all()
+        torch.testing.assert_close(label.sum(-1), torch.ones(4))
+
+
+def test_hl_gauss_gradient_is_the_difference_of_the_distributions() -> None:
+    logits = (torch.randn(len(WITHIN), 129) * 3).requires_grad_()
+    HlGauss().loss(logits, WITHIN).sum().backward()
+    assert logits.grad is not None
+    expected = logits.softmax(-1) - HlGauss().label(WITHIN)
+    torch.testing.assert_close(logits.grad, expected.detach(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

@@ -14,8 +14,9 @@ class ActorCriticSettings(Settings):
     """What all actor-critics have."""
 
     kind: str = Field(description="which actor-critic")
-    value: Literal["two_hot", "scalar"] = Field(
-        "two_hot", description="values as a distribution over buckets, or as one number"
+    value: Literal["two_hot", "scalar", "hl_gauss"] = Field(
+        "two_hot",
+        description="values as shares of two buckets, one number, or a Gaussian's histogram",
     )
 
 

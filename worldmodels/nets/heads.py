@@ -90,6 +90,49 @@ class TwoHot:
         return torch.linspace(self.low, self.high, self.size, device=device)
 
 
+class HlGauss:
+    """129 bins, even in z = symlog(100 value) over [-15, 15]; predicts the expected value.
+
+    The label is the histogram of a Gaussian around z whose deviation is 0.75 bin widths
+    (HL-Gauss: Farebrother et al. 2024, arXiv 2403.03950, section 3.1; bins and deviation as
+    Simulus has them, arXiv 2502.11537). Near zero bins are 0.0026 wide; the outermost stand at
+    +-32,690, and values beyond 20,000 read low, as their Gaussians are cut off.
+
+    The published readout takes each bin's centre for its value. Here those values are smaller by
+    1.8 %, which is what spreading a value over bins of growing width adds: a critic that learns
+    from its own predictions would grow by it in each round.
+    """
+
+    size = 129
+    top, deviation, scale = 15.0, 0.75, 100.0
+    width = 2 * top / (size - 1)
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy against the label of `value`."""
+        return -(self.label(value) * logits.float().log_softmax(-1)).sum(-1)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The expected value; exactly 0 of even logits, as opposite bins are taken together."""
+        probs, half = logits.float().softmax(-1), self.size // 2
+        surplus = probs[..., half + 1 :] - probs[..., :half].flip(-1)
+        return (surplus * self._values(logits.device)).sum(-1)
+
+    def label(self, value: Tensor) -> Tensor:
+        """Rows (...,129) that sum to 1; values beyond the outermost bins are clamped to them."""
+        z = symlog(value.float() * self.scale).clamp(-self.top, self.top)
+        place = (z + self.top) / self.width
+        edges = torch.arange(self.size + 1, device=value.device) - 0.5
+        below = torch.special.ndtr((edges - place[..., None]) / self.deviation)
+        return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
+
+    def _values(self, device: torch.device) -> Tensor:
+        """What the bins above zero (size//2,) are worth; those below are worth as much less."""
+        z = torch.arange(1, self.size // 2 + 1, device=device) * self.width
+        # The mean of exp over a Gaussian and over the width of a bin, both centred at zero.
+        spread = (self.deviation**2 + 1 / 12) * self.width**2 / 2
+        return ((z - spread).exp() - 1) / self.scale
+
+
 class Sign:
     """Classes -1, 0, +1 of a reward's sign; predicts by sampling, as Delta-IRIS does on Atari."""
 
@@ -141,4 +184,8 @@ REWARD_TARGETS: dict[str, RewardTarget] = {
     "sign": Sign(),
     "expected_sign": ExpectedSign(),
 }
-VALUE_TARGETS: dict[str, Target] = {"two_hot": TwoHot(), "scalar": Scalar()}
+VALUE_TARGETS: dict[str, Target] = {
+    "two_hot": TwoHot(),
+    "scalar": Scalar(),
+    "hl_gauss": HlGauss(),
+}
