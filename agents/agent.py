@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.imagine import imagine
-from agents.protocols import ActorCritic, Carry, Learner, View
+from agents.protocols import ActorCritic, Carry, Learner, ReturnScale, View
 from agents.returns import alive, lambda_returns
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import largest_map
@@ -42,6 +42,7 @@ class Agent(nn.Module):
 
     horizon: imagined steps. gamma, lam: discount and lambda of the returns. entropy: weight of
     the policy's entropy. target_decay: how much of the target network one update keeps.
+    return_scale: the unit of the policy's advantages.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Agent(nn.Module):
         lam: float,
         entropy: float,
         target_decay: float,
+        return_scale: ReturnScale,
     ) -> None:
         super().__init__()
         self.world_model, self.view, self.actor_critic = world_model, view, actor_critic
         self.target = copy.deepcopy(actor_critic)
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.entropy, self.target_decay = entropy, target_decay
+        self.return_scale = return_scale
 
     @torch.no_grad()
     def watch(self, past: Batch) -> Carry:
@@ -114,7 +117,7 @@ class Agent(nn.Module):
                 prepare=self.lesson,
                 weight=lambda lesson: lesson.mask.sum(1),
                 loss=self.policy_loss,
-                learn=lambda _: self._follow(),
+                learn=lambda seen: self._learn(*seen),
                 module=policy,
                 starts=True,
                 frame_values=largest_map(policy),
@@ -140,15 +143,15 @@ class Agent(nn.Module):
     def policy_loss(self, lesson: Lesson) -> Loss:
         """REINFORCE with a baseline, entropy, and the critic's loss; means over the mask.
 
-        Advantages are not normalised. Gradients flow through the policy's memory over the H
-        steps, never through the world model.
+        Advantages count in the unit of `return_scale`; the log has them as they are. Gradients
+        flow through the policy's memory over the H steps, never through the world model.
         """
         decision, _ = self.actor_critic(lesson.x, lesson.carry)
         weight = lesson.mask.float() / lesson.mask.sum().clamp_min(1)
         logp = decision.logits.float().log_softmax(-1)
         taken = logp.gather(-1, lesson.act[..., None])[..., 0]
         advantage = lesson.ret - lesson.baseline
-        policy = -(taken * advantage * weight).sum()
+        policy = -(taken * self.return_scale(advantage) * weight).sum()
         entropy = -((logp.exp() * logp).sum(-1) * weight).sum()
         critic = (self.actor_critic.value.loss(decision.critic, lesson.ret) * weight).sum()
         parts = {
@@ -159,16 +162,20 @@ class Agent(nn.Module):
             "return": (lesson.ret * weight).sum(),
             "advantage_square": (advantage.square() * weight).sum(),
         }
-        return Loss(policy - self.entropy * entropy + critic, parts)
+        total = policy - self.entropy * entropy + critic
+        return Loss(total, parts, learn=(lesson.ret, lesson.mask))
 
     @torch.no_grad()
-    def _follow(self) -> dict[str, Tensor]:
-        """Move the target network towards the online one; the reference does so a step earlier."""
+    def _learn(self, ret: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Move the target network towards the online one, and the scale towards these returns.
+
+        The reference moves the target network a step earlier.
+        """
         assert isinstance(self.target, nn.Module) and isinstance(self.actor_critic, nn.Module)
         ours: list[Tensor] = list(self.target.parameters())
         theirs: list[Tensor] = list(self.actor_critic.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - self.target_decay)
-        return {}
+        return self.return_scale.learn(ret, mask)
 
 
 def forget(carry: Carry, over: Tensor) -> Carry:

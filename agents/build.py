@@ -7,6 +7,7 @@ from typing import Any
 
 from agents.actor_critics import ACTOR_CRITICS
 from agents.agent import Agent
+from agents.returns import RETURN_SCALES
 from agents.views import VIEWS
 from envs.experience import EnvSpec
 from worldmodels.dynamics import DYNAMICS
@@ -56,5 +57,6 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         world_model=WorldModel(tokenizer=tokenizer, dynamics=dynamics),
         view=VIEWS[settings["view"]](),
         actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
+        return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},
     )

@@ -53,6 +53,16 @@ class ActorCritic(Protocol):
         """The carry after a stretch (B,T,*X) of which moments with seen (B,T) count."""
 
 
+class ReturnScale(Protocol):
+    """The unit that advantages are counted in."""
+
+    def __call__(self, advantage: Tensor) -> Tensor:
+        """Advantages (...) in that unit; changes no state."""
+
+    def learn(self, ret: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Take in the returns (B,H) of steps with mask (B,H); returns metrics; never waits."""
+
+
 @dataclass(frozen=True)
 class Learner:
     """One thing to train: how a batch becomes a loss, and whose parameters it moves.

@@ -110,12 +110,28 @@ def test_the_target_follows_after_the_step_exactly() -> None:
     assert all(p.grad is None for p in target(agent).parameters())
 
 
+def test_the_policy_gradient_is_divided_by_the_scale_of_earlier_returns() -> None:
+    words = "agent.behaviour.return_scale.kind=percentiles", "agent.behaviour.entropy=0"
+    agent, past = small_agent(*words), windows(PAST)
+    lesson = agent.lesson(past)
+    lesson = replace(lesson, ret=lesson.ret * 1000)
+    plain = agent.policy_loss(lesson).parts
+    learner = replace(agent.learners()[2], prepare=lambda _: lesson)
+    phase_of(learner, 4, lr=0.0, weight_decay=0.0).update(past)
+    scale = agent.state_dict()["return_scale.spread"]
+    assert scale > 2
+    scaled = agent.policy_loss(lesson).parts
+    torch.testing.assert_close(scaled.pop("policy_loss") * scale, plain.pop("policy_loss"))
+    assert_same(scaled, plain)
+
+
 def test_a_learner_moves_its_own_module_alone() -> None:
-    agent, batch = small_agent(), windows([(0, 3, 0)] * 4)
+    agent = small_agent("agent.behaviour.return_scale.kind=percentiles")
+    batch = windows([(0, 3, 0)] * 4)
     own: dict[str, tuple[str, ...]] = {
         "tokenizer": ("world_model.tokenizer.",),
         "world_model": ("world_model.dynamics.",),
-        "policy": ("actor_critic.", "target."),
+        "policy": ("actor_critic.", "target.", "return_scale."),
     }
     for learner in agent.learners():
         before = {k: v.clone() for k, v in agent.state_dict().items()}
@@ -179,7 +195,9 @@ def test_gradients_are_clipped_by_their_norm() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_update_waits_for_the_host(dtype: torch.dtype) -> None:
-    agent, past = small_agent("agent.tokenizer.quantizer.revive_updates=9"), windows(PAST)
+    scaled = "agent.behaviour.return_scale.kind=percentiles"
+    agent = small_agent("agent.tokenizer.quantizer.revive_updates=9", scaled)
+    past = windows(PAST)
     for learner in agent.learners():
         phase = phase_of(learner, 4)
         phase.hardware = Hardware(torch.device("cpu"), dtype)

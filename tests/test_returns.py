@@ -1,12 +1,14 @@
-"""Lambda-returns and the mask of imagined steps."""
+"""Lambda-returns, the mask of imagined steps, and the scale of returns."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from agents.returns import alive, lambda_returns
+from agents.returns import Percentiles, Unscaled, alive, lambda_returns
+from tests.nets import no_waiting
 
 H = 7
 
@@ -72,3 +74,53 @@ def test_steps_count_up_to_and_including_the_first_end() -> None:
     end = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1]]).bool()
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]).bool()
     assert torch.equal(alive(end), mask)
+
+
+def percentiles(low: float = 5, high: float = 95, decay: float = 0.9) -> Percentiles:
+    return Percentiles(low=low, high=high, decay=decay, limit=1.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(5, 95), (0, 100), (2.5, 97.5), (30, 31)])
+def test_the_scale_follows_the_range_of_returns_that_count(low: float, high: float) -> None:
+    scale, expected = percentiles(low, high), 0.0
+    for update in range(5):
+        ret, mask = torch.randn(6, H) * 10**update, torch.rand(6, H) < 0.6
+        mask[:, 0] = True
+        counted = ret[mask].double().numpy()
+        bottom, top = np.percentile(counted, [low, high])
+        expected = 0.9 * expected + 0.1 * float(top - bottom)
+        with no_waiting():
+            metrics = scale.learn(ret.where(mask, torch.nan), mask)
+        assert metrics["return_spread"].item() == pytest.approx(expected, rel=1e-4)
+    divided = scale(torch.tensor([1.0, -3.0]))
+    torch.testing.assert_close(divided, torch.tensor([1.0, -3.0]) / max(1.0, expected))
+
+
+def test_the_scale_of_one_return_or_equal_ones_is_zero() -> None:
+    mask = torch.zeros(3, H, dtype=torch.bool)
+    mask[1, 0] = True
+    for ret, counted in ((torch.randn(3, H), mask), (torch.full((3, H), 7.0), mask | True)):
+        assert percentiles(decay=0).learn(ret, counted)["return_spread"] == 0
+
+
+def test_small_ranges_are_not_made_large() -> None:
+    scale, advantage = percentiles(decay=0), torch.randn(4, H)
+    assert torch.equal(scale(advantage), advantage)
+    scale.learn(torch.rand(4, H) * 0.9, torch.ones(4, H).bool())
+    assert scale.spread > 0.5 and torch.equal(scale(advantage), advantage)
+
+
+def test_the_scale_is_saved_and_only_learning_moves_it() -> None:
+    scale, other = percentiles(), percentiles()
+    scale.learn(torch.randn(4, H) * 50, torch.ones(4, H).bool())
+    before = scale.spread.clone()
+    scale(torch.randn(4, H))
+    assert torch.equal(scale.spread, before) and before > 1
+    other.load_state_dict(scale.state_dict())
+    assert torch.equal(other.spread, before)
+
+
+def test_unscaled_advantages_are_the_same_numbers_without_state() -> None:
+    advantage = torch.randn(4, H)
+    assert Unscaled()(advantage) is advantage and not Unscaled().state_dict()
+    assert Unscaled().learn(advantage, advantage > 0) == {}

@@ -98,6 +98,15 @@ def test_a_crafter_run_stopped_once_is_the_same_run(tmp_path: Path, stop: int) -
     assert differences(end, again) == []
 
 
+def test_what_a_policy_keeps_beside_its_weights_is_resumed(tmp_path: Path) -> None:
+    words = "agent.behaviour.return_scale.kind=percentiles", "agent.actor_critic.value=hl_gauss"
+    config = small("run.steps=45", *words)
+    end, moments = whole(config, tmp_path / "whole", counting)
+    assert end["model"]["return_scale.spread"] > 0
+    again = interrupted(config, tmp_path / "parts", counting, [moments - 3, 1, 1])
+    assert differences(end, again) == []
+
+
 def test_seeds_decide_a_run(tmp_path: Path) -> None:
     ends = [
         whole(small(f"seed={seed}"), tmp_path / str(i), counting)[0]

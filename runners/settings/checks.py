@@ -11,6 +11,7 @@ from runners.settings.config import Config
 from runners.settings.conv import ConvSettings
 from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSettings
 from runners.settings.environments import AtariSettings
+from runners.settings.policies import PercentilesSettings
 from runners.settings.quantizers import (
     CodebookSettings,
     FsqSettings,
@@ -29,6 +30,8 @@ def check(config: Config) -> Iterator[str]:
             yield from _grid(group, at)
         if isinstance(group, QuantizerSettings):
             yield from _codes(group, at)
+        if isinstance(group, PercentilesSettings) and group.low >= group.high:
+            yield f"{at}low={group.low:g} must be below {at}high={group.high:g}"
     yield from _tokens(config.agent.tokenizer)
     yield from _transformer(config)
     yield from _schedule(config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
-from runners.settings.base import Settings
+from runners.settings.base import Settings, Variants
 from runners.settings.conv import ConvSettings
 
 
@@ -34,6 +34,36 @@ ACTOR_CRITICS: dict[str, type[ActorCriticSettings]] = {
 }
 
 
+class ReturnScaleSettings(Settings):
+    """What all units of advantages have."""
+
+    kind: str = Field(description="what advantages are divided by")
+
+
+class UnscaledSettings(ReturnScaleSettings):
+    """Advantages as they are."""
+
+    kind: Literal["none"] = Field("none", description="what advantages are divided by")
+
+
+class PercentilesSettings(ReturnScaleSettings):
+    """A moving average of the range of most returns, where that is large."""
+
+    kind: Literal["percentiles"] = Field(
+        "percentiles", description="what advantages are divided by"
+    )
+    low: float = Field(5.0, ge=0, le=100, description="percentile where the range begins")
+    high: float = Field(95.0, ge=0, le=100, description="percentile where it ends")
+    decay: float = Field(0.99, ge=0, lt=1, description="share the moving average keeps")
+    limit: float = Field(1.0, gt=0, description="the least to divide by: smaller ranges stay small")
+
+
+RETURN_SCALES: dict[str, type[ReturnScaleSettings]] = {
+    "none": UnscaledSettings,
+    "percentiles": PercentilesSettings,
+}
+
+
 class BehaviourSettings(Settings):
     """How the policy learns in imagination and acts in the environment."""
 
@@ -43,5 +73,8 @@ class BehaviourSettings(Settings):
     lam: float = Field(0.95, ge=0, le=1, description="lambda of the returns")
     entropy: float = Field(0.001, ge=0, description="weight of the policy's entropy")
     target_decay: float = Field(0.995, ge=0, lt=1, description="share the target network keeps")
+    return_scale: Annotated[
+        SerializeAsAny[ReturnScaleSettings], Variants("kind", RETURN_SCALES)
+    ] = Field(UnscaledSettings(), description="the unit of advantages")
     epsilon: float = Field(0.01, ge=0, le=1, description="share of random actions in training")
     temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature of actions")
