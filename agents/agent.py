@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.imagine import imagine
-from agents.protocols import ActorCritic, Carry, Learner, ReturnScale, View
+from agents.protocols import ActorCritic, Carry, CriticTargets, Learner, ReturnScale, View
 from agents.returns import alive, lambda_returns
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import largest_map
@@ -25,14 +25,15 @@ from worldmodels.world_model import WorldModel
 class Lesson:
     """What imagination teaches the policy: moments, actions, targets.
 
-    x (B,H,*X); act ret baseline (B,H); mask (B,H) bool, up to the first end; carry: the online
-    policy's memory before x.
+    x (B,H,*X); act ret baseline (B,H); slow (B,H): the slow critic's values; mask (B,H) bool, up
+    to the first end; carry: the online policy's memory before x.
     """
 
     x: Tensor
     act: Tensor
     ret: Tensor
     baseline: Tensor
+    slow: Tensor
     mask: Tensor
     carry: Carry
 
@@ -42,7 +43,7 @@ class Agent(nn.Module):
 
     horizon: imagined steps. gamma, lam: discount and lambda of the returns. entropy: weight of
     the policy's entropy. target_decay: how much of the target network one update keeps.
-    return_scale: the unit of the policy's advantages.
+    critic_targets: whose values returns are made of. return_scale: the unit of advantages.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Agent(nn.Module):
         lam: float,
         entropy: float,
         target_decay: float,
+        critic_targets: CriticTargets,
         return_scale: ReturnScale,
     ) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class Agent(nn.Module):
         self.target = copy.deepcopy(actor_critic)
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.entropy, self.target_decay = entropy, target_decay
-        self.return_scale = return_scale
+        self.critic_targets, self.return_scale = critic_targets, return_scale
 
     @torch.no_grad()
     def watch(self, past: Batch) -> Carry:
@@ -126,22 +128,31 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def lesson(self, past: Batch) -> Lesson:
-        """Imagine from past.obs[:, -1] and work out the targets, without gradient.
-
-        Returns, bootstrap and baseline all come from the target network.
-        """
+        """Imagine from past.obs[:, -1] and work out the targets, without gradient."""
         world_model, view, online = self.world_model, self.view, self.actor_critic
         state, carry = world_model.start(past), self.watch(past)
         rollout = imagine(world_model, view, online, state=state, carry=carry, horizon=self.horizon)
-        real = view.real(world_model, past)
-        behind = self.target.watch(real[:, :-1], past.seen[:, :-1])
-        decision, _ = self.target(rollout.x, behind)
-        value = self.target.value.predict(decision.critic)
-        ret = lambda_returns(rollout.rew, rollout.end, value, gamma=self.gamma, lam=self.lam)
-        return Lesson(rollout.x[:, :-1], rollout.act, ret, value[:, :-1], alive(rollout.end), carry)
+
+        def slow() -> Tensor:
+            real = view.real(world_model, past)
+            behind = self.target.watch(real[:, :-1], past.seen[:, :-1])
+            return values(self.target, rollout.x, behind)
+
+        value, slow_value = self.critic_targets.judge(
+            online=lambda: values(online, rollout.x, carry), slow=slow
+        )
+        return Lesson(
+            x=rollout.x[:, :-1],
+            act=rollout.act,
+            ret=lambda_returns(rollout.rew, rollout.end, value, gamma=self.gamma, lam=self.lam),
+            baseline=value[:, :-1],
+            slow=slow_value[:, :-1],
+            mask=alive(rollout.end),
+            carry=carry,
+        )
 
     def policy_loss(self, lesson: Lesson) -> Loss:
-        """REINFORCE with a baseline, entropy, and the critic's loss; means over the mask.
+        """REINFORCE with a baseline, entropy, and the critic's losses; means over the mask.
 
         Advantages count in the unit of `return_scale`; the log has them as they are. Gradients
         flow through the policy's memory over the H steps, never through the world model.
@@ -153,16 +164,19 @@ class Agent(nn.Module):
         advantage = lesson.ret - lesson.baseline
         policy = -(taken * self.return_scale(advantage) * weight).sum()
         entropy = -((logp.exp() * logp).sum(-1) * weight).sum()
-        critic = (self.actor_critic.value.loss(decision.critic, lesson.ret) * weight).sum()
+        terms = self.critic_targets.losses(
+            self.actor_critic.value, decision.critic, lesson.ret, lesson.slow
+        )
+        critic = {name: (term * weight).sum() for name, term in terms.items()}
         parts = {
             "policy_loss": policy,
             "entropy": entropy,
-            "value_loss": critic,
+            **critic,
             "value": (lesson.baseline * weight).sum(),
             "return": (lesson.ret * weight).sum(),
             "advantage_square": (advantage.square() * weight).sum(),
         }
-        total = policy - self.entropy * entropy + critic
+        total = policy - self.entropy * entropy + sum(critic.values())
         return Loss(total, parts, learn=(lesson.ret, lesson.mask))
 
     @torch.no_grad()
@@ -176,6 +190,12 @@ class Agent(nn.Module):
         theirs: list[Tensor] = list(self.actor_critic.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - self.target_decay)
         return self.return_scale.learn(ret, mask)
+
+
+def values(critic: ActorCritic, x: Tensor, carry: Carry) -> Tensor:
+    """A critic's values (B,T) of what it sees in a stretch (B,T,*X) after its carry."""
+    decision, _ = critic(x, carry)
+    return critic.value.predict(decision.critic)
 
 
 def forget(carry: Carry, over: Tensor) -> Carry:

@@ -7,6 +7,7 @@ from typing import Any
 
 from agents.actor_critics import ACTOR_CRITICS
 from agents.agent import Agent
+from agents.critic_targets import CRITIC_TARGETS
 from agents.returns import RETURN_SCALES
 from agents.views import VIEWS
 from envs.experience import EnvSpec
@@ -57,6 +58,7 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         world_model=WorldModel(tokenizer=tokenizer, dynamics=dynamics),
         view=VIEWS[settings["view"]](),
         actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
+        critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},
     )

@@ -15,6 +15,9 @@ from worldmodels.world_model import WorldModel
 
 Carry = tuple[Tensor, ...]
 
+Values = Callable[[], Tensor]
+"""A critic's values (B,H+1) of the moments of a rollout, float32, worked out when called."""
+
 
 class Decision(Protocol):
     """Action logits (B,T,A) and critic outputs (B,T,size)."""
@@ -51,6 +54,21 @@ class ActorCritic(Protocol):
 
     def watch(self, x: Tensor, seen: Tensor) -> Carry:
         """The carry after a stretch (B,T,*X) of which moments with seen (B,T) count."""
+
+
+class CriticTargets(Protocol):
+    """Which of two critics says what returns are worth; the slow one trails the online one."""
+
+    def judge(self, online: Values, slow: Values) -> tuple[Tensor, Tensor]:
+        """Values (B,H+1) for returns and baselines, and those of the slow critic."""
+
+    def losses(
+        self, target: Target, logits: Tensor, ret: Tensor, slow: Tensor
+    ) -> dict[str, Tensor]:
+        """Terms (B,H), to be added, of the online critic's outputs (B,H,size).
+
+        ret (B,H): its returns. slow (B,H): the slow critic's values.
+        """
 
 
 class ReturnScale(Protocol):

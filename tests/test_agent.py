@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from agents.agent import Agent
+from agents.critic_targets import CRITIC_TARGETS
 from agents.returns import alive, lambda_returns
 from tests.nets import (
     NUM_ACTIONS,
@@ -148,8 +149,9 @@ def test_the_policy_loss_moves_the_policy_alone_through_time() -> None:
     assert x.grad is not None and (x.grad.abs().amax((0, 2, 3, 4)) > 0).all()
 
 
-def test_masked_steps_teach_nothing() -> None:
-    agent, past = small_agent(), windows(PAST)
+@pytest.mark.parametrize("kind", CRITIC_TARGETS)
+def test_masked_steps_teach_nothing(kind: str) -> None:
+    agent, past = small_agent(f"agent.behaviour.critic_targets.kind={kind}"), windows(PAST)
     lesson = agent.lesson(past)
     mask = torch.ones_like(lesson.mask)
     mask[0, 2:], mask[1, 1:] = False, False
@@ -159,6 +161,7 @@ def test_masked_steps_teach_nothing() -> None:
         act=torch.where(mask, lesson.act, (lesson.act + 1) % NUM_ACTIONS),
         ret=torch.where(mask, lesson.ret, lesson.ret + 100),
         baseline=torch.where(mask, lesson.baseline, lesson.baseline - 100),
+        slow=torch.where(mask, lesson.slow, lesson.slow + 100),
         x=torch.where(mask[..., None, None, None], lesson.x, 255 - lesson.x),
     )
     results = []

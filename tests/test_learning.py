@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_the_expected_return(baseline: float) -> None:
     ret = torch.stack((rew.sum(1), rew[:, 1]), 1)
     same = torch.full_like(ret, baseline)
     frames = torch.zeros(16, 2, 1)
-    lesson = Lesson(frames, act, ret, same, torch.ones(16, 2).bool(), ())
+    lesson = Lesson(frames, act, ret, same, same, torch.ones(16, 2).bool(), ())
     (ours,) = torch.autograd.grad(agent.policy_loss(lesson).total, bandit.theta)
     probs = bandit.theta.softmax(-1)
     second = (probs * (1 + torch.arange(3))).sum() * (probs * payoff).sum()
@@ -90,7 +90,7 @@ def test_the_entropy_bonus_makes_the_policy_more_even() -> None:
     agent, bandit = small_agent("agent.behaviour.entropy=1"), Bandit(torch.tensor([0.7, 0.2, 0.1]))
     agent.actor_critic = bandit  # type: ignore[assignment]
     none = torch.zeros(1, 1)
-    lesson = Lesson(torch.zeros(1, 1, 1), none.long(), none, none, none == 0, ())
+    lesson = Lesson(torch.zeros(1, 1, 1), none.long(), none, none, none, none == 0, ())
     (grad,) = torch.autograd.grad(agent.policy_loss(lesson).total, bandit.theta)
     after = (bandit.theta - 0.1 * grad).softmax(-1)
     assert after[0] < 0.7 and after[2] > 0.1
@@ -195,8 +195,11 @@ def test_gradients_are_clipped_by_their_norm() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_update_waits_for_the_host(dtype: torch.dtype) -> None:
-    scaled = "agent.behaviour.return_scale.kind=percentiles"
-    agent = small_agent("agent.tokenizer.quantizer.revive_updates=9", scaled)
+    agent = small_agent(
+        "agent.tokenizer.quantizer.revive_updates=9",
+        "agent.behaviour.return_scale.kind=percentiles",
+        "agent.behaviour.critic_targets.kind=self_regularised",
+    )
     past = windows(PAST)
     for learner in agent.learners():
         phase = phase_of(learner, 4)

@@ -99,8 +99,12 @@ def test_a_crafter_run_stopped_once_is_the_same_run(tmp_path: Path, stop: int) -
 
 
 def test_what_a_policy_keeps_beside_its_weights_is_resumed(tmp_path: Path) -> None:
-    words = "agent.behaviour.return_scale.kind=percentiles", "agent.actor_critic.value=hl_gauss"
-    config = small("run.steps=45", *words)
+    config = small(
+        "run.steps=45",
+        "agent.actor_critic.value=hl_gauss",
+        "agent.behaviour.critic_targets.kind=self_regularised",
+        "agent.behaviour.return_scale.kind=percentiles",
+    )
     end, moments = whole(config, tmp_path / "whole", counting)
     assert end["model"]["return_scale.spread"] > 0
     again = interrupted(config, tmp_path / "parts", counting, [moments - 3, 1, 1])

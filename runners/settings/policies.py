@@ -34,6 +34,35 @@ ACTOR_CRITICS: dict[str, type[ActorCriticSettings]] = {
 }
 
 
+class CriticTargetsSettings(Settings):
+    """What all sources of a critic's targets have."""
+
+    kind: str = Field(description="whose values returns and baselines are made of")
+
+
+class TargetNetworkSettings(CriticTargetsSettings):
+    """The target network's, which trails the critic."""
+
+    kind: Literal["target_network"] = Field(
+        "target_network", description="whose values returns and baselines are made of"
+    )
+
+
+class SelfRegularisedSettings(CriticTargetsSettings):
+    """The critic's own; its loss also pulls it to the target network's."""
+
+    kind: Literal["self_regularised"] = Field(
+        "self_regularised", description="whose values returns and baselines are made of"
+    )
+    weight: float = Field(1.0, ge=0, description="weight of the pull to the target network's")
+
+
+CRITIC_TARGETS: dict[str, type[CriticTargetsSettings]] = {
+    "target_network": TargetNetworkSettings,
+    "self_regularised": SelfRegularisedSettings,
+}
+
+
 class ReturnScaleSettings(Settings):
     """What all units of advantages have."""
 
@@ -73,6 +102,9 @@ class BehaviourSettings(Settings):
     lam: float = Field(0.95, ge=0, le=1, description="lambda of the returns")
     entropy: float = Field(0.001, ge=0, description="weight of the policy's entropy")
     target_decay: float = Field(0.995, ge=0, lt=1, description="share the target network keeps")
+    critic_targets: Annotated[
+        SerializeAsAny[CriticTargetsSettings], Variants("kind", CRITIC_TARGETS)
+    ] = Field(TargetNetworkSettings(), description="where the critic's targets come from")
     return_scale: Annotated[
         SerializeAsAny[ReturnScaleSettings], Variants("kind", RETURN_SCALES)
     ] = Field(UnscaledSettings(), description="the unit of advantages")
