@@ -5,24 +5,16 @@ Axes: B batch, T steps, A actions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from agents.actor_critics.decision import Decision
 from worldmodels.nets.conv import FrameEncoder, Stages, pixels, to_unit
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 
 Carry = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the policy makes of frames: action logits (B,T,A), critic outputs (B,T,size)."""
-
-    logits: Tensor
-    critic: Tensor
 
 
 class CnnLstm(nn.Module):
