@@ -21,7 +21,8 @@ from tests.nets import (
     windows,
 )
 from worldmodels.batch import Batch
-from worldmodels.dynamics.autoregressive import Autoregressive, Memory
+from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.dynamics.sequence import Memory
 from worldmodels.nets.transformer import Transformer
 
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]

@@ -1,0 +1,86 @@
+"""What the heads of a dynamics say about steps: as a loss, and as a prediction.
+
+Axes: B batch, T steps, K tokens a frame, V vocabulary, R outputs of the reward target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodels.batch import Batch
+from worldmodels.nets.heads import RewardTarget, sample
+from worldmodels.protocols import Loss, Prediction
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each cross-entropy counts in the sum."""
+
+    token: float
+    reward: float
+    end: float
+
+
+def head(width: int, out: int) -> nn.Sequential:
+    """From features (...,width) to logits (...,out)."""
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out))
+
+
+def step_loss(
+    batch: Batch,
+    tokens: Tensor,
+    *,
+    logits: Tensor,
+    rew_logits: Tensor,
+    end_logits: Tensor,
+    reward: RewardTarget,
+    weights: Weights,
+) -> Loss:
+    """Cross-entropies over valid steps; tokens (B,T,K) describe obs[:, 1:].
+
+    logits (B,T,K,V); rew_logits (B,T,R); end_logits (B,T,2). A truncated step is no end: its
+    label is False.
+    """
+    weight = batch.valid.float() / batch.valid.sum().clamp_min(1)
+    logits = logits.float()
+    scores = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+    end = F.cross_entropy(
+        end_logits.float().flatten(0, 1), batch.end.flatten().long(), reduction="none"
+    )
+    hits = (logits.argmax(-1) == tokens).float().mean(-1)
+    right = reward.right(rew_logits, batch.rew)
+    parts = {
+        "obs_ce": (scores.view(tokens.shape).mean(-1) * weight).sum(),
+        "reward_loss": (reward.loss(rew_logits, batch.rew) * weight).sum(),
+        "end_loss": (end.view_as(weight) * weight).sum(),
+    }
+    factors = (weights.token, weights.reward, weights.end)
+    total = torch.stack([w * part for w, part in zip(factors, parts.values(), strict=True)]).sum()
+    accuracy = {
+        "obs_accuracy": (hits * weight).sum(),
+        "reward_accuracy": (right * weight).sum(),
+    }
+    return Loss(total, parts | accuracy)
+
+
+def predict(
+    tokens: Tensor,
+    *,
+    logits: Tensor,
+    rew_logits: Tensor,
+    end_logits: Tensor,
+    reward: RewardTarget,
+) -> Prediction:
+    """One step from its tokens (B,K), logits (B,K,V), (B,R) and (B,2); samples the end."""
+    end_logits = end_logits.float()
+    return Prediction(
+        tokens=tokens,
+        logits=logits.float(),
+        rew=reward.predict(rew_logits),
+        end=sample(end_logits).bool(),
+        end_prob=end_logits.softmax(-1)[:, 1],
+    )

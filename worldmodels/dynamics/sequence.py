@@ -1,0 +1,70 @@
+"""An episode as a sequence of embeddings: a whole window, or a memory that grows step by step.
+
+Axes: B batch, T steps, K tokens a frame, D width, L = root_size + T * stride positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldmodels.batch import Batch
+from worldmodels.nets.transformer import Cache, Transformer
+from worldmodels.protocols import Layout
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an imagined moment remembers.
+
+    `pending` (B,P,D) are positions not yet fed to the transformer; they ride along with the next
+    action, so that what ends a step costs no pass of its own. `obs` (B,H,W,C) and `tokens` (B,K)
+    open a new sequence at this moment when the cache is full.
+    """
+
+    cache: Cache
+    pending: Tensor
+    obs: Tensor
+    tokens: Tensor
+
+
+def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """All positions (B,L,D) of a batch, and which of them are real (B,L)."""
+    seen = batch.seen
+    root = layout.root(batch.obs[:, 0], tokens[:, 0])
+    steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), layout.look(batch.obs[:, 1:]))
+    x = torch.cat([s.to(root.dtype) for s in steps], 2)
+    answered = batch.valid[..., None].expand(-1, -1, 1 + layout.tokens)
+    looked = seen[:, 1:, None].expand(-1, -1, layout.look_size)
+    visible = torch.cat((answered, looked), 2).flatten(1)
+    opened = seen[:, :1].expand(-1, layout.root_size)
+    return torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, visible), 1)
+
+
+def begin(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Memory:
+    """Read a real past in one pass; the memory stands at obs[:, -1]."""
+    x, visible = embed(layout, batch, tokens)
+    cache, _ = net.extend(net.empty(len(x)), x, visible)
+    return Memory(cache, x[:, :0], batch.obs[:, -1], tokens[:, -1])
+
+
+def with_room(
+    net: Transformer, layout: Layout, memory: Memory, needed: int
+) -> tuple[Cache, Tensor]:
+    """The cache and the positions to feed it first.
+
+    Where fewer than `needed` positions are free, both start anew from the present frame alone.
+    """
+    cache, pending = memory.cache, memory.pending
+    if cache.capacity - cache.filled >= needed:
+        return cache, pending
+    root = layout.root(memory.obs, memory.tokens)
+    return net.empty(len(root)), root.to(pending.dtype)
+
+
+def see(layout: Layout, memory: Memory, obs: Tensor, tokens: Tensor) -> Memory:
+    """Queue the frame for the next pass, and make it the place to restart from."""
+    look = layout.look(obs).to(memory.pending.dtype)
+    return Memory(memory.cache, torch.cat((memory.pending, look), 1), obs, tokens)
