@@ -64,6 +64,27 @@ def test_cached_and_uncached_features_agree(splits: list[int]) -> None:
     torch.testing.assert_close(torch.cat(got, 1), whole, atol=1e-5, rtol=1e-5)
 
 
+def test_arranged_in_a_row_features_are_those_of_a_row() -> None:
+    net, (x, visible) = transformer(), padded()
+    row = torch.arange(14)
+    got = net.arranged(x, visible, row, row <= row[:, None])
+    torch.testing.assert_close(got, net(x, visible), atol=1e-6, rtol=1e-6)
+
+
+def test_two_arranged_branches_are_each_the_row_they_continue() -> None:
+    """Ten positions, then twice the last four: at the same places, out of each other's sight."""
+    net, (x, visible) = transformer(), padded()
+    other = torch.randn(3, 4, DIM)
+    index, branch = torch.arange(18), torch.tensor([0] * 10 + [1] * 4 + [2] * 4)
+    place = torch.where(branch == 2, index - 4, index)
+    known = (branch == 0) | (branch == branch[:, None])
+    both = torch.cat((visible, visible[:, -4:]), 1)
+    got = net.arranged(torch.cat((x, other), 1), both, place, known & (index <= index[:, None]))
+    torch.testing.assert_close(got[:, :14], net(x, visible), atol=1e-5, rtol=1e-5)
+    second = net(torch.cat((x[:, :10], other), 1), visible)
+    torch.testing.assert_close(got[:, 14:], second[:, 10:], atol=1e-5, rtol=1e-5)
+
+
 def test_positions_without_a_mask_are_visible() -> None:
     net, (x, _) = transformer(), padded()
     ones = torch.ones(x.shape[:2], dtype=torch.bool)

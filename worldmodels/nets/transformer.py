@@ -90,8 +90,19 @@ class Transformer(nn.Module):
         has no NaN; what padding computes, no visible position sees.
         """
         length = x.shape[1]
-        x = x + self.position.weight[:length]
-        mask = _mask(visible, length, 0)
+        return self._through(x + self.position.weight[:length], _mask(visible, length, 0))
+
+    def arranged(self, x: Tensor, visible: Tensor, place: Tensor, sight: Tensor) -> Tensor:
+        """The same where places and sight are given, so that futures may branch off a sequence.
+
+        Position i of x (B,L,D) has the embedding of place[i], and attends to j where sight[i,j];
+        place (L,) is below `capacity`, sight (L,L) bool.
+        """
+        oneself = torch.eye(len(place), dtype=torch.bool, device=x.device)
+        mask = (visible[:, None, None, :] & sight) | oneself
+        return self._through(x + self.position(place), mask)
+
+    def _through(self, x: Tensor, mask: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x, mask, None, 0)
         out: Tensor = self.norm(x)
