@@ -36,11 +36,12 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     root = layout.root(batch.obs[:, 0], tokens[:, 0])
     steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), layout.look(batch.obs[:, 1:]))
     x = torch.cat([s.to(root.dtype) for s in steps], 2)
-    answered = batch.valid[..., None].expand(-1, -1, 1 + layout.tokens)
-    looked = seen[:, 1:, None].expand(-1, -1, layout.look_size)
-    visible = torch.cat((answered, looked), 2).flatten(1)
+    # Where no look shows a frame, its tokens do: also that before the first valid step.
+    told = batch.valid if layout.look_size else seen[:, 1:]
+    sizes = ((batch.valid, 1), (told, layout.tokens), (seen[:, 1:], layout.look_size))
+    real = torch.cat([which[..., None].expand(-1, -1, size) for which, size in sizes], 2)
     opened = seen[:, :1].expand(-1, layout.root_size)
-    return torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, visible), 1)
+    return torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, real.flatten(1)), 1)
 
 
 def begin(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Memory:

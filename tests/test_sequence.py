@@ -1,0 +1,35 @@
+"""An episode as a sequence: what stands where, and what of it is real."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.layouts import SHAPES, Tokens, truth
+from tests.nets import parts, small_agent, windows
+from worldmodels.dynamics.sequence import embed
+from worldmodels.protocols import Layout
+
+PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (2, 1, 4), (7, 0, 0)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_real_positions_are_actions_of_valid_steps_and_what_shows_real_frames(
+    shape: str,
+) -> None:
+    layout: Layout = parts(small_agent())[1].layout if shape == "delta" else Tokens(32, 4)
+    batch = windows(PADDED)
+    tokens = truth(batch)
+    x, visible = embed(layout, batch, tokens)
+    assert x.shape == (*visible.shape, 32)
+    for b, seen in enumerate(batch.seen.tolist()):
+        frame, at = [seen[0]] * layout.root_size, layout.root_size
+        expected = list(frame)
+        for t, valid in enumerate(batch.valid[b].tolist()):
+            # What changed is known of valid steps; tokens that are the frame, of real frames.
+            expected += [valid] + [valid if shape == "delta" else seen[t + 1]] * 4
+            expected += [seen[t + 1]] * layout.look_size
+            assert torch.equal(x[b, at], layout.act(batch.act)[b, t, 0])
+            assert torch.equal(x[b, at + 1 : at + 5], layout.answer(tokens)[b, t + 1])
+            at += layout.stride
+        assert visible[b].tolist() == expected
