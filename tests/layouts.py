@@ -1,4 +1,4 @@
-"""Both shapes that a layout can have, for tests of what works over any."""
+"""Both shapes that a layout can have, and the parallel dynamics over them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.nets import NUM_ACTIONS
+from tests.nets import NUM_ACTIONS, settings, shake, small_agent
 from worldmodels.batch import Batch
+from worldmodels.dynamics.parallel import Parallel
 
 SHAPES = ("delta", "tokens")
 """Frames and what changes in them; and tokens that are the frame."""
@@ -37,6 +38,20 @@ class Tokens(nn.Module):
 
     def look(self, obs: Tensor) -> Tensor:
         return self.token.weight.new_zeros(*obs.shape[:-3], 0, self.token.weight.shape[1])
+
+
+def parallel(shape: str, *words: str) -> Parallel:
+    """A small net over a layout of that shape, changed by settings."""
+    kind = "agent.dynamics.kind=parallel"
+    if shape == "delta":
+        net = small_agent(kind, *words).world_model.dynamics
+        assert isinstance(net, Parallel)
+        return net
+    numbers = settings(kind, *words)["dynamics"]
+    own = {k: v for k, v in numbers.items() if k not in ("kind", "layout")}
+    net = Parallel(**own, layout=Tokens(numbers["width"], 4), vocab=16)
+    shake(net)
+    return net
 
 
 def truth(batch: Batch) -> Tensor:

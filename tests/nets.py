@@ -18,6 +18,7 @@ from envs.experience import Discrete, EnvSpec
 from runners.settings.load import load
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.dynamics.parallel import Parallel
 from worldmodels.tokenizers.delta_vq import DeltaVQ
 
 NUM_ACTIONS = 5
@@ -163,7 +164,7 @@ def no_waiting() -> Iterator[None]:
 
 
 @contextmanager
-def heard(net: Autoregressive) -> Iterator[dict[str, list[Tensor]]]:
+def heard(net: Autoregressive | Parallel) -> Iterator[dict[str, list[Tensor]]]:
     """What the heads say while inside."""
     said: dict[str, list[Tensor]] = {"token_head": [], "reward_head": [], "end_head": []}
     hooks = [
@@ -175,7 +176,7 @@ def heard(net: Autoregressive) -> Iterator[dict[str, list[Tensor]]]:
         hook.remove()
 
 
-def scored(net: Autoregressive, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+def scored(net: Autoregressive | Parallel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
     """The logits that loss() trains: tokens (B,T,K,V), rewards and ends (B,T,size)."""
     with heard(net) as said:
         net.loss(batch, tokens)

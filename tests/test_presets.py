@@ -14,6 +14,7 @@ from runners.phases import Phase
 from runners.settings.load import load
 from runners.settings.presets import names
 from tests.nets import NUM_ACTIONS, windows
+from worldmodels.dynamics import DYNAMICS
 
 # Rows and frames, which decide the time; widths stay those of the preset.
 FEW = [f"agent.phases.{name}.batch=2" for name in ("tokenizer", "world_model", "policy")]
@@ -25,7 +26,20 @@ FEW += ["agent.behaviour.horizon=2", "agent.behaviour.context=2"]
     ("agent", "env", "size"), list(product(names("agent"), names("env"), names("size")))
 )
 def test_a_preset_builds_and_takes_an_update_of_each_phase(agent: str, env: str, size: str) -> None:
-    config = load([f"agent={agent}", f"env={env}", f"size={size}", *FEW]).config.agent
+    update_each_phase(f"agent={agent}", f"env={env}", f"size={size}")
+
+
+@pytest.mark.parametrize("kind", sorted(DYNAMICS))
+@pytest.mark.parametrize("env", names("env"))
+def test_the_tiny_agent_takes_an_update_of_each_phase_with_any_dynamics(
+    env: str, kind: str
+) -> None:
+    update_each_phase("agent=delta_iris", f"env={env}", "size=tiny", f"agent.dynamics.kind={kind}")
+
+
+def update_each_phase(*words: str) -> None:
+    """Builds the agent and lets each of its phases learn once, which moves most of its weights."""
+    config = load([*words, *FEW]).config.agent
     spec = EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS))
     built = build_agent(config.model_dump(), spec)
     hardware = Hardware(torch.device("cpu"), torch.float32)

@@ -30,6 +30,7 @@ from runners.train import restore
 from runners.trainer import Schedule, Stopped, Trainer
 from tests.runs import differences, essence, games, small, trainer_of
 from worldmodels.batch import Batch
+from worldmodels.dynamics import DYNAMICS
 
 COUNTING = functools.partial(CountingGame, 4, 5, size=64, num_actions=5, life_every=3)
 
@@ -108,6 +109,15 @@ def test_what_a_policy_keeps_beside_its_weights_is_resumed(tmp_path: Path) -> No
     end, moments = whole(config, tmp_path / "whole", counting)
     assert end["model"]["return_scale.spread"] > 0
     again = interrupted(config, tmp_path / "parts", counting, [moments - 3, 1, 1])
+    assert differences(end, again) == []
+
+
+@pytest.mark.parametrize("kind", sorted(DYNAMICS))
+def test_a_run_with_any_dynamics_trains_and_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    config = small("run.steps=45", "run.tail_epochs=0", f"agent.dynamics.kind={kind}")
+    end, moments = whole(config, tmp_path / "whole", counting)
+    assert all(count > 0 for count in end["position"]["updates"].values())
+    again = interrupted(config, tmp_path / "parts", counting, [moments - 2])
     assert differences(end, again) == []
 
 

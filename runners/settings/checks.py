@@ -9,7 +9,7 @@ from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.settings.conv import ConvSettings
-from runners.settings.dynamics import AutoregressiveSettings, DeltaLayoutSettings
+from runners.settings.dynamics import DeltaLayoutSettings, TransformerSettings
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import PercentilesSettings
 from runners.settings.quantizers import (
@@ -110,7 +110,7 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
 
 def _transformer(config: Config) -> Iterator[str]:
     dynamics, behaviour = config.agent.dynamics, config.agent.behaviour
-    if not isinstance(dynamics, AutoregressiveSettings):
+    if not isinstance(dynamics, TransformerSettings):
         return
     if dynamics.width % dynamics.heads:
         yield (

@@ -44,10 +44,9 @@ class DynamicsSettings(Settings):
     end_weight: float = Field(1.0, ge=0, description="weight of the end loss")
 
 
-class AutoregressiveSettings(DynamicsSettings):
-    """A causal transformer that writes the tokens of a step one after the other."""
+class TransformerSettings(DynamicsSettings):
+    """What all dynamics models have that are one transformer over a layout."""
 
-    kind: Literal["autoregressive"] = Field("autoregressive", description="which dynamics model")
     width: int = Field(512, ge=1, le=8192, description="numbers in an embedding")
     layers: int = Field(3, ge=1, le=64, description="transformer layers")
     heads: int = Field(8, ge=1, le=128, description="attention heads; they divide the width")
@@ -57,6 +56,19 @@ class AutoregressiveSettings(DynamicsSettings):
     )
 
 
+class AutoregressiveSettings(TransformerSettings):
+    """A causal transformer that writes the tokens of a step one after the other."""
+
+    kind: Literal["autoregressive"] = Field("autoregressive", description="which dynamics model")
+
+
+class ParallelSettings(TransformerSettings):
+    """A causal transformer that writes all tokens of a step at once, as REM does."""
+
+    kind: Literal["parallel"] = Field("parallel", description="which dynamics model")
+
+
 DYNAMICS: dict[str, type[DynamicsSettings]] = {
     "autoregressive": AutoregressiveSettings,
+    "parallel": ParallelSettings,
 }

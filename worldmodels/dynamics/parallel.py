@@ -1,0 +1,150 @@
+"""All tokens of a step at once: queries branch off a causal transformer after every action.
+
+Axes: B batch, T steps, K tokens a frame, D width, L = root_size + T * stride positions of the
+episode, N = L + T * K with the queries woven in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.batch import Batch
+from worldmodels.dynamics.scores import Weights, head, predict, step_loss
+from worldmodels.dynamics.sequence import Memory, begin, embed, see, with_room
+from worldmodels.nets.heads import REWARD_TARGETS, sample
+from worldmodels.nets.init import init_normal
+from worldmodels.nets.transformer import Transformer
+from worldmodels.protocols import Layout, Loss, Prediction
+
+
+class Parallel(nn.Module):
+    """Scores and samples the tokens of a step in one pass, and its reward and end.
+
+    Parallel observation prediction (REM: Cohen et al. 2024, arXiv 2402.05643) with attention in
+    place of retention. After each action stand K learned queries, at the places of the K tokens
+    that they predict; query k sees all real positions up to that action and queries 1..k of its
+    step. Nothing else sees a query, and a query sees no token of its own step, so the tokens of a
+    step are independent of each other given the past.
+
+    We differ from REM: the layout embeds tokens, not the tokenizer's codes; every valid step is
+    scored, the first ones too; frames may enter (`Layout.look`). Reward and end are read at the
+    action as there, not at the last query as in its successor Simulus.
+
+    `blocks` is the longest context in steps; where it is used up, imagination goes on from the
+    present frame alone. `reward` names one of REWARD_TARGETS.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        vocab: int,
+        width: int,
+        layers: int,
+        heads: int,
+        blocks: int,
+        reward: str,
+        token_weight: float,
+        reward_weight: float,
+        end_weight: float,
+    ) -> None:
+        super().__init__()
+        self.layout, self.reward = layout, REWARD_TARGETS[reward]
+        self.weights = Weights(token_weight, reward_weight, end_weight)
+        capacity = layout.stride * blocks
+        self.net = Transformer(dim=width, layers=layers, heads=heads, capacity=capacity)
+        self.query = nn.Embedding(layout.tokens, width)
+        self.token_head = head(width, vocab)
+        self.reward_head = head(width, self.reward.size)
+        self.end_head = head(width, 2)
+        self.apply(init_normal)
+
+    def loss(self, batch: Batch, tokens: Tensor) -> Loss:
+        """Cross-entropies over valid steps; tokens (B,T+1,K) describe obs.
+
+        One pass over the window with all its queries.
+        """
+        feats = self._features(batch, tokens)
+        ask = feats[:, :, 0]
+        return step_loss(
+            batch,
+            tokens[:, 1:],
+            logits=self.token_head(feats[:, :, 1:]),
+            rew_logits=self.reward_head(ask),
+            end_logits=self.end_head(ask),
+            reward=self.reward,
+            weights=self.weights,
+        )
+
+    def _features(self, batch: Batch, tokens: Tensor) -> Tensor:
+        """(B,T,1+K,D): features of each step's action and of its queries."""
+        layout, (rows, steps) = self.layout, batch.act.shape
+        x, visible = embed(layout, batch, tokens)
+        queries = self.query.weight.to(x.dtype).expand(rows, steps, -1, -1)
+        x = weave(layout, x, queries)
+        # A query is seen by those after it as its action is.
+        visible = weave(layout, visible, batch.valid[..., None].expand(-1, -1, layout.tokens))
+        feats = self.net.arranged(x, visible, *arrangement(layout, steps, x.device))
+        feats = feats[:, layout.root_size :].unflatten(1, (steps, -1))
+        return feats[:, :, : 1 + layout.tokens]
+
+    def start(self, batch: Batch, tokens: Tensor) -> Memory:
+        """Read a real past in one pass; the memory stands at obs[:, -1]."""
+        return begin(self.net, self.layout, batch, tokens)
+
+    def step(self, memory: Memory, act: Tensor, tokens: Tensor | None) -> tuple[Memory, Prediction]:
+        """One transformer pass over what is pending, the action, and the queries.
+
+        Nothing waits for the host. The tokens, sampled or given, are pending after it.
+        """
+        layout, asked = self.layout, 1 + self.layout.tokens
+        needed = memory.pending.shape[1] + asked
+        cache, pending = with_room(self.net, layout, memory, needed)
+        queries = self.query.weight.expand(len(act), -1, -1)
+        pieces = (pending, layout.act(act), queries)
+        cache, feats = self.net.extend(cache, torch.cat([p.to(pending.dtype) for p in pieces], 1))
+        feats = feats[:, -asked:]
+        scores = self.token_head(feats[:, 1:]).float()
+        prediction = predict(
+            sample(scores) if tokens is None else tokens,
+            logits=scores,
+            rew_logits=self.reward_head(feats[:, 0]),
+            end_logits=self.end_head(feats[:, 0]),
+            reward=self.reward,
+        )
+        # Queries are no part of the past: the next positions are written over theirs.
+        cache = replace(cache, filled=cache.filled - layout.tokens)
+        answer = layout.answer(prediction.tokens).to(pending.dtype)
+        return Memory(cache, answer, memory.obs, prediction.tokens), prediction
+
+    def see(self, memory: Memory, obs: Tensor, tokens: Tensor) -> Memory:
+        """Queue the frame for the next pass, and make it the place to restart from."""
+        return see(self.layout, memory, obs, tokens)
+
+
+def weave(layout: Layout, x: Tensor, queries: Tensor) -> Tensor:
+    """Put queries (B,T,K,...) after each action of an episode (B,L,...): (B,N,...)."""
+    root, steps = x[:, : layout.root_size], x[:, layout.root_size :]
+    steps = steps.unflatten(1, (queries.shape[1], layout.stride))
+    woven = torch.cat((steps[:, :, :1], queries, steps[:, :, 1:]), 2)
+    return torch.cat((root, woven.flatten(1, 2)), 1)
+
+
+def arrangement(layout: Layout, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """REM's training mask: the place (N,) of each woven position, and whom it sees (N,N) bool.
+
+    A query is at the place of the token it predicts, as in imagination, where it follows the
+    action. Everyone sees real positions woven before; only queries of a step see each other.
+    """
+    at = torch.arange(layout.root_size + steps * layout.stride, device=device)
+    inside = at[layout.root_size :].view(1, steps, layout.stride)
+    place = weave(layout, at[None], inside[:, :, 1 : 1 + layout.tokens])[0]
+    step = torch.arange(steps, device=device)[None, :, None].expand(-1, -1, layout.tokens)
+    # The step that a query belongs to; -1 are real positions.
+    owner = weave(layout, torch.full_like(at, -1)[None], step)[0]
+    order = torch.arange(len(place), device=device)
+    shared = (owner < 0) | (owner == owner[:, None])
+    return place, shared & (order <= order[:, None])
