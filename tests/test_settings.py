@@ -230,6 +230,24 @@ def test_another_kind_drops_what_was_set_for_the_kind_before() -> None:
 
 @pytest.mark.parametrize("size", ["tiny", "paper"])
 @pytest.mark.parametrize("env", ["crafter", "atari"])
+def test_another_transformer_keeps_what_was_set_for_the_transformer_before(
+    env: str, size: str
+) -> None:
+    words = [f"env={env}", f"size={size}"]
+    before = load(words)
+    line = [*words, "agent.dynamics.kind=parallel", "agent.dynamics.layers=5"]
+    for order in (line, line[::-1]):
+        after = load(order)
+        expected = before.config.agent.dynamics.model_dump() | {"kind": "parallel", "layers": 5}
+        assert after.config.agent.dynamics.model_dump() == expected
+        for key in (("width",), ("layout", "base")):
+            key = ("agent", "dynamics", *key)
+            assert after.origin(key) == before.origin(key) == "agent=delta_iris"
+    assert after.config.agent.tokenizer == before.config.agent.tokenizer
+
+
+@pytest.mark.parametrize("size", ["tiny", "paper"])
+@pytest.mark.parametrize("env", ["crafter", "atari"])
 def test_a_quantizer_is_chosen_by_one_word(size: str, env: str) -> None:
     for kind, cls in QUANTIZERS.items():
         if kind == "vq_ema":

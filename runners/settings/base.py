@@ -22,11 +22,20 @@ class Settings(BaseModel):
 class Variants:
     """Marks a group whose class is chosen by a word in it: `kind`, or `suite` of environments.
 
-    To add a kind, write its class and add one line to the table.
+    To add a kind, write its class and add one line to the table. What was set for one kind does
+    not count for another, but for the settings of `shared`, among kinds derived from it.
     """
 
     key: str
     table: Mapping[str, type[Settings]]
+    shared: type[Settings] | None = None
+
+    def kept(self, old: str, new: str) -> frozenset[str]:
+        """The settings that stay when the word changes."""
+        kinds = [self.table.get(word) for word in (old, new)]
+        if self.shared is None or not all(kind and issubclass(kind, self.shared) for kind in kinds):
+            return frozenset()
+        return frozenset(self.shared.model_fields) - {self.key}
 
 
 def variants_of(field: FieldInfo) -> Variants | None:

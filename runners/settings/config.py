@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from runners.settings.base import Settings, Variants
-from runners.settings.dynamics import DYNAMICS, AutoregressiveSettings, DynamicsSettings
+from runners.settings.dynamics import (
+    DYNAMICS,
+    AutoregressiveSettings,
+    DynamicsSettings,
+    TransformerSettings,
+)
 from runners.settings.environments import SUITES, CrafterSettings, EnvSettings
 from runners.settings.phases import PhasesSettings
 from runners.settings.policies import (
@@ -27,9 +32,9 @@ class AgentSettings(Settings):
     tokenizer: Annotated[SerializeAsAny[TokenizerSettings], Variants("kind", TOKENIZERS)] = Field(
         DeltaVqSettings(), description="from frames to tokens and back"
     )
-    dynamics: Annotated[SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS)] = Field(
-        AutoregressiveSettings(), description="what the next tokens, reward and end will be"
-    )
+    dynamics: Annotated[
+        SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS, shared=TransformerSettings)
+    ] = Field(AutoregressiveSettings(), description="what the next tokens, reward and end will be")
     view: Literal["frame"] = Field("frame", description="what the policy sees of a moment")
     actor_critic: Annotated[
         SerializeAsAny[ActorCriticSettings], Variants("kind", ACTOR_CRITICS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from runners.settings.base import Key, Settings, default_word, group_of, variants_of
+from runners.settings.base import Key, Settings, Variants, default_word, group_of, variants_of
 from runners.settings.build import S, Value, Values, build, dotted, fields
 from runners.settings.checks import check
 from runners.settings.config import Config
@@ -124,21 +124,27 @@ def to_yaml(config: Config) -> str:
 
 
 def merge(layers: Sequence[Values]) -> Values:
-    """Later layers win. Where one chooses another kind, what was set for the old kind is gone."""
+    """Later layers win.
+
+    Where one chooses another kind, what was set for the old kind is gone, but for what the two
+    share (`Variants.shared`).
+    """
     merged: Values = {}
     for layer in layers:
         for key in sorted(layer, key=len):
-            word = _current_word(key, merged)
-            if word is not None and word != str(layer[key].raw):
-                inside = key[:-1]
-                merged = {k: v for k, v in merged.items() if k[: len(inside)] != inside}
+            choice, new = _choice(key, merged), str(layer[key].raw)
+            if choice is not None and choice[1] != new:
+                inside, kept = key[:-1], choice[0].kept(choice[1], new)
+                at = len(inside)
+                gone = [k for k in merged if k[:at] == inside and not kept & {*k[at : at + 1]}]
+                merged = {k: v for k, v in merged.items() if k not in gone}
                 merged[key] = layer[key]
         merged.update(layer)
     return merged
 
 
-def _current_word(key: Key, values: Mapping[Key, Value]) -> str | None:
-    """The word that now chooses the class around `key`; None if `key` is not such a word."""
+def _choice(key: Key, values: Mapping[Key, Value]) -> tuple[Variants, str] | None:
+    """The choice that `key` makes, with its word so far; None if `key` is no such word."""
     cls: type[Settings] = Config
     for depth, name in enumerate(key[:-1]):
         group = cls.model_fields.get(name)
@@ -150,7 +156,7 @@ def _current_word(key: Key, values: Mapping[Key, Value]) -> str | None:
             said = values.get((*here, variants.key))
             word = str(said.raw) if said else default_word(group)
             if (*here, variants.key) == key:
-                return word
+                return variants, word
         inner = group_of(group, word)
         if inner is None:
             return None
