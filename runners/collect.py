@@ -32,9 +32,9 @@ class LocalCollector:
     """Steps a batch of environments in lockstep, and hands segments to replay.
 
     With probability `epsilon`, drawn per environment and step, an action is uniformly random.
-    Where all are, each is held for `hold` steps on average (1: drawn anew each step), a number of
-    steps without memory: a world model that never saw an action repeated cannot know what a
-    policy that repeats it will meet. The policy's memory lives as long as an episode; where the policy has changed since, `recall`
+    Where all are, each is held for a random number of steps, `hold` on average (1: one step): a
+    world model that never saw an action repeated cannot know where a policy that repeats it gets.
+    The policy's memory lives as long as an episode; where the policy has changed since, `recall`
     rebuilds it from the last `context` frames, as imagination does.
     """
 

@@ -167,14 +167,19 @@ def write_dreams(
 
 def table(report: HorizonReport) -> str:
     """Error by horizon in a few plain lines."""
-    lines = ["imagined steps   imagination   copy last frame   reconstruction   tokens right"]
+    lines = [
+        "imagined steps   imagination   of other actions   copy last frame   reconstruction"
+        "   tokens right"
+    ]
     marks = sorted({h for h in (1, 2, 5, 10, 15, 20, 30, 50) if h < report.horizon})
     for h in [*marks, report.horizon]:
-        mse, copy, recon, right = (
+        mse, misled, copy, recon, right = (
             report.bands[name].mean[h - 1]
-            for name in ("mse", "copy_mse", "recon_mse", "token_accuracy")
+            for name in ("mse", "misled_mse", "copy_mse", "recon_mse", "token_accuracy")
         )
-        lines.append(f"{h:14d}   {mse:11.5f}   {copy:15.5f}   {recon:14.5f}   {right:12.1%}")
+        lines.append(
+            f"{h:14d}   {mse:11.5f}   {misled:16.5f}   {copy:15.5f}   {recon:14.5f}   {right:12.1%}"
+        )
     lines.append(
         "mean squared error per pixel, colours in [0,1]; "
         f"{report.num_windows} windows of {report.words()}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runners.charts import Line, line_chart
-from runners.drawing import BLUE, FAINT, ORANGE
+from runners.drawing import BLUE, FAINT, ORANGE, PURPLE
 from runners.intervals import half_over_groups
 from runners.log_layout import horizon_marks
 
@@ -36,7 +36,9 @@ class HorizonReport:
     """Bands by name, over `num_windows` windows of `num_episodes` episodes, `source` in words.
 
     mse, copy_mse, recon_mse: squared error per pixel and colour, colours in [0,1], of the dream,
-    of repeating the last frame seen, and of the tokenizer given the true frame before.
+    of repeating the last frame seen, and of the tokenizer given the true frame before. misled_mse:
+    of a dream that is told another window's actions; no larger than mse where a world model does
+    not listen to actions.
     token_accuracy: share in [0,1]. reward_error: absolute. end_error: absolute, of the
     probability.
     """
@@ -96,9 +98,10 @@ class HorizonReport:
         return text.getvalue()
 
     def chart(self) -> np.ndarray:
-        """The three squared errors against the horizon, (H,W,3) uint8."""
+        """The squared errors against the horizon, (H,W,3) uint8."""
         looks = (
             ("copy_mse", "copy last frame", FAINT, True),
+            ("misled_mse", "imagination of other actions", PURPLE, True),
             ("mse", "imagination", ORANGE, False),
             ("recon_mse", "reconstruction", BLUE, False),
         )
@@ -128,6 +131,7 @@ def report_of(comparison: Comparison, episode: np.ndarray, source: str) -> Horiz
         "mse": squared_error(c.dream[:, seen:], real),
         "copy_mse": squared_error(c.real[:, seen - 1 : seen], real),
         "recon_mse": squared_error(c.recon[:, seen:], real),
+        "misled_mse": squared_error(c.misled, real),
         "token_accuracy": c.token_accuracy,
         "reward_error": np.abs(c.rew_pred - c.rew_true)[:, seen:],
         "end_error": np.abs(c.end_prob[:, seen:] - end_true),

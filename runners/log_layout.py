@@ -42,6 +42,9 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
         "Overview": overview,
         "World model": {
             "imagination error by horizon, newest replay episodes, 95 % interval": errors + copies,
+            "imagination error with another episode's actions": [
+                f"imagination/misled_mse_h{h}" for h in marks
+            ],
             "losses": ["tokenizer/loss", "world_model/loss"],
             "token accuracy": ["world_model/obs_accuracy"]
             + [f"imagination/token_accuracy_h{h}" for h in marks],

@@ -108,13 +108,14 @@ def _imagination(results: Sequence[RunResult]) -> list[str]:
                     str(result.seed),
                     str(h),
                     _error(report["mse"], h),
+                    _error(report["misled_mse"], h),
                     _error(report["copy_mse"], h),
                     f"{dream / copy:.2f}" if copy else "-",
                     _error(report["recon_mse"], h),
                     f"{report['token_accuracy']['mean'][h - 1]:.1%}",
                 ]
             )
-    head = ["seed", "imagined steps", "imagination", "copy last frame", "ratio"]
+    head = ["seed", "imagined steps", "imagination", "of other actions", "copy last frame", "ratio"]
     first = shown[0].horizon
     assert first is not None
     return [

@@ -46,7 +46,8 @@ class Comparison:
     `recon` is made from the true frame before it. rew_true rew_pred end_true end_prob (B,T):
     what came with each frame; predictions are NaN while seen. value (B,T): of the dreamed
     frames and of the start, the last one seen. token_accuracy (B,H): share of the sampled
-    tokens that equal those of the real frame.
+    tokens that equal those of the real frame. misled (B,H,H,W,3): the frames of a second dream,
+    which was told the actions of another window from the start on.
     """
 
     real: np.ndarray
@@ -58,6 +59,7 @@ class Comparison:
     end_prob: np.ndarray
     value: np.ndarray
     token_accuracy: np.ndarray
+    misled: np.ndarray
     num_seen: int
 
     @property
@@ -136,10 +138,9 @@ def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
     All steps must be valid. Call it within `undisturbed`.
     """
     assert context >= 1 and bool(batch.valid.all())
-    parts = [
-        _rollout(agent, rows_of(batch, slice(i, i + ROWS)), context)
-        for i in range(0, len(batch.act), ROWS)
-    ]
+    wrong = batch.act[:, context:].roll(1, 0)
+    chunks = [slice(i, i + ROWS) for i in range(0, len(batch.act), ROWS)]
+    parts = [_rollout(agent, rows_of(batch, rows), context, wrong[rows]) for rows in chunks]
     arrays = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts])
         for f in fields(Comparison)
@@ -148,7 +149,7 @@ def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
     return Comparison(num_seen=context, **arrays)
 
 
-def _rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
+def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Comparison:
     world_model = agent.world_model
     prev = Prev(batch.obs[:, :-1], batch.act)
     tokens = world_model.tokenizer.encode(prev, batch.obs[:, 1:])
@@ -163,6 +164,10 @@ def _rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
         frames.append(state.obs)
         values.append(value)
         predictions.append(prediction)
+    state, misled = world_model.start(past), []
+    for act in wrong.unbind(1):
+        state, _ = world_model.imagine(state, act)
+        misled.append(state.obs)
     real = batch.obs[:, 1:]
     sampled = torch.stack([p.tokens for p in predictions], 1)
     return Comparison(
@@ -175,6 +180,7 @@ def _rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
         end_prob=_after(context, [p.end_prob for p in predictions]),
         value=_after(context - 1, values),
         token_accuracy=_host((sampled == tokens[:, context:]).float().mean(-1)),
+        misled=_host(torch.stack(misled, 1)),
         num_seen=context,
     )
 

@@ -65,6 +65,9 @@ def test_a_perfect_model_retraces_reality() -> None:
     assert np.isnan(c.value[:, :2]).all()
     np.testing.assert_array_equal(c.value[:, 2:], c.real[:, 2:, 0, 0, 0])
     np.testing.assert_array_equal(c.token_accuracy, 1.0)
+    # Told what another window did, it goes from the same start to another place.
+    steps = (1 + batch.act[:, 3:].roll(1, 0)).cumsum(1) + batch.obs[:, 3:4, 0, 0, 0]
+    np.testing.assert_array_equal(c.misled[..., 0, 0, 0], steps)
 
 
 def test_free_dreams_follow_the_policy_and_count_until_the_end() -> None:

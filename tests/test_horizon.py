@@ -25,6 +25,7 @@ def test_report_knows_perfect_drifting_and_copying() -> None:
     moved = (1 + batch.act[:, 2:]).cumsum(1).numpy() / 255
     for report in (perfect, drifting):
         np.testing.assert_allclose(report.bands["copy_mse"].mean, (moved**2).mean(0), rtol=1e-5)
+    assert (perfect.bands["misled_mse"].mean > 0).all()
 
 
 def test_scalars_and_files_of_a_report() -> None:

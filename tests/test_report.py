@@ -25,7 +25,12 @@ HORIZON = {
     "horizon": [1, 2, 3],
     **{
         name: {"mean": [x, 2 * x, 4 * x], "low": [x / 2] * 3, "high": [5 * x] * 3}
-        for name, x in (("mse", 0.001), ("copy_mse", 0.004), ("recon_mse", 0.0005))
+        for name, x in (
+            ("mse", 0.001),
+            ("copy_mse", 0.004),
+            ("misled_mse", 0.003),
+            ("recon_mse", 0.0005),
+        )
     },
     "token_accuracy": {"mean": [0.9, 0.8, 0.7], "low": [None] * 3, "high": [None] * 3},
 }
