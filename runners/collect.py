@@ -54,7 +54,7 @@ class LocalCollector:
         self.seed, self.context = seed, context
         self.epsilon, self.hold, self.temperature = epsilon, hold, temperature
         self.rng = np.random.default_rng([seed, 1])
-        self.held = self._fresh()
+        self.held = np.full(env.num_envs, -1)
         self.first = np.ones(env.num_envs, bool)
         self.obs: np.ndarray | None = None
         self.carry: Carry | None = None
@@ -71,10 +71,9 @@ class LocalCollector:
         stretch = _Stretch(self.obs)
         result = Collected()
         while result.steps < steps:
-            act = self._fresh()
+            act = self.rng.integers(self.env.spec.act.n, size=count)
             if carry is None:
-                again = self.rng.random(count) * self.hold >= 1
-                self.held = act = np.where(again, self.held, act)
+                act = self._hold(act)
             else:
                 obs = torch.from_numpy(self.obs).to(self.hardware.device, non_blocking=True)
                 with self.hardware.autocast():
@@ -97,9 +96,13 @@ class LocalCollector:
         self.carry = carry
         return result
 
-    def _fresh(self) -> np.ndarray:
-        """A uniformly random action for each environment."""
-        return self.rng.integers(self.env.spec.act.n, size=self.env.num_envs)
+    def _hold(self, act: np.ndarray) -> np.ndarray:
+        """Random actions (N,), or those held instead of them; draws nothing where none is held."""
+        if self.hold > 1:
+            again = (self.rng.random(len(act)) * self.hold >= 1) & (self.held >= 0)
+            self.held = np.where(again, self.held, act)
+            return self.held
+        return act
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the same games."""
