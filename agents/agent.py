@@ -96,7 +96,7 @@ class Agent(nn.Module):
             Learner(
                 name="tokenizer",
                 prepare=lambda batch: batch,
-                weight=lambda batch: batch.valid.sum(1),
+                weight=tokenizer.weight,
                 loss=tokenizer.loss,
                 learn=tokenizer.learn,
                 module=tokenizer,

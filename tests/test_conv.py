@@ -16,7 +16,9 @@ from worldmodels.nets.conv import (
     NormAct,
     ResBlock,
     Stages,
+    from_patches,
     pixels,
+    to_patches,
     to_uint8,
     to_unit,
 )
@@ -48,6 +50,24 @@ def test_pictures_are_clamped_and_rounded_to_the_8_bit_grid() -> None:
 def test_vectors_of_maps_have_the_channel_fastest() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert torch.equal(pixels(x)[1, (2 * 5 + 3) * 3 + 1], x[1, 1, 2, 3])
+
+
+def test_patches_are_row_major_with_the_channel_fastest_and_invert() -> None:
+    x = torch.randn(3, 5, 8, 8)
+    patches = to_patches(x, 2)
+    assert patches.shape == (3, 4, 4 * 4 * 5)
+    corner = {0: x[:, :, :4, :4], 1: x[:, :, :4, 4:], 2: x[:, :, 4:, :4], 3: x[:, :, 4:, 4:]}
+    for k, quadrant in corner.items():
+        assert torch.equal(patches[:, k], quadrant.permute(0, 2, 3, 1).flatten(1)), k
+    assert torch.equal(from_patches(patches, (8, 8)), x)
+
+
+def test_patch_1_is_the_top_right_of_the_map() -> None:
+    x = torch.randn(1, 4, 4, 4)
+    moved = x.clone()
+    moved[:, :, 0, 3] += 1
+    changed = (to_patches(moved, 2) != to_patches(x, 2)).any(-1)
+    assert changed.tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize("channels", [2, 8, 32])

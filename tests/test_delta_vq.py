@@ -36,27 +36,6 @@ def tokenizer(*words: str) -> DeltaVQ:
     return parts(small_agent(*words))[0]
 
 
-def test_patches_are_row_major_with_the_channel_fastest_and_invert() -> None:
-    net = tokenizer()
-    net.grid, net.latent = (8, 8), 5
-    x = torch.randn(3, 5, 8, 8)
-    patches = net._to_patches(x)
-    assert patches.shape == (3, 4, 4 * 4 * 5)
-    corner = {0: x[:, :, :4, :4], 1: x[:, :, :4, 4:], 2: x[:, :, 4:, :4], 3: x[:, :, 4:, 4:]}
-    for k, quadrant in corner.items():
-        assert torch.equal(patches[:, k], quadrant.permute(0, 2, 3, 1).flatten(1)), k
-    assert torch.equal(net._from_patches(patches), x)
-
-
-def test_token_1_describes_the_top_right_of_the_picture() -> None:
-    net = tokenizer()
-    x = torch.randn(1, 4, 4, 4)
-    moved = x.clone()
-    moved[:, :, 0, 3] += 1
-    changed = (net._to_patches(moved) != net._to_patches(x)).any(-1)
-    assert changed.tolist() == [[False, True, False, False]]
-
-
 def test_tokens_depend_on_both_frames_and_the_action() -> None:
     net, batch = tokenizer(), windows([(0, 1, 0)] * 6)
     prev, obs = Prev(batch.obs[:, :1], batch.act), batch.obs[:, 1:]

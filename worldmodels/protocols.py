@@ -109,7 +109,10 @@ class Tokenizer(Protocol):
         """Frames (B,T,H,W,C) uint8 of tokens (B,T,K)."""
 
     def loss(self, batch: Batch) -> Loss:
-        """Reconstruction of obs[:, 1:], over valid steps."""
+        """Reconstruction of a window's frames, a mean over those that `weight` counts."""
+
+    def weight(self, batch: Batch) -> Tensor:
+        """(B,): how many frames of each row the loss counts."""
 
     def learn(self, seen: Any) -> dict[str, Tensor]:
         """Take in Loss.learn after an optimiser step; returns metrics."""

@@ -6,6 +6,7 @@ uint8 frames arrive and what bfloat16 convolutions are fast on, on CPUs and GPUs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,22 @@ def pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
+def to_patches(x: Tensor, side: int) -> Tensor:
+    """(N,C,H,W) to (N,side*side,D): row-major patches, each ordered (row, column, channel)."""
+    height, width = x.shape[2] // side, x.shape[3] // side
+    x = x.permute(0, 2, 3, 1).reshape(len(x), side, height, side, width, x.shape[1])
+    return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+def from_patches(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The inverse of to_patches, for feature maps of size `grid`."""
+    side = math.isqrt(x.shape[1])
+    height, width = grid[0] // side, grid[1] // side
+    channels = x.shape[2] // (height * width)
+    x = x.reshape(len(x), side, side, height, width, channels).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(len(x), *grid, channels).permute(0, 3, 1, 2)
+
+
 class NormAct(nn.Module):
     """GroupNorm with at most `groups` groups, then SiLU, in float32, returned in x's type."""
 
@@ -98,25 +115,17 @@ def conv3(inner: int, outer: int) -> nn.Conv2d:
     return nn.Conv2d(inner, outer, 3, padding=1)
 
 
-class FrameEncoder(nn.Module):
-    """Frames (N,inner,H,W) to feature maps (N,latent,H/s,W/s), s = stages.scale.
+class Encoder(nn.Module):
+    """Layers that make feature maps (N,latent,H/scale,W/scale) of pictures (N,inner,H,W).
 
-    A stage is a ResBlock, then a strided 2x2 convolution if it halves the picture.
+    Their widest map has `base` channels of the picture folded by squares of `patch`.
     """
 
-    def __init__(self, inner: int, *, base: int, latent: int, stages: Stages) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], *, base: int, latent: int, patch: int, scale: int
+    ) -> None:
         super().__init__()
-        patch, groups = stages.patch, stages.groups
-        self.base, self.latent, self.patch = base, latent, patch
-        self.scale = stages.scale
-        width = base
-        layers: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
-        for m, d in zip(stages.mult, stages.down, strict=True):
-            layers.append(ResBlock(width, base * m, groups))
-            width = base * m
-            if d:
-                layers.append(nn.Conv2d(width, width, 2, stride=2))
-        layers += [NormAct(width, groups), conv3(width, latent)]
+        self.base, self.latent, self.patch, self.scale = base, latent, patch, scale
         self.net = nn.Sequential(*layers)
         _channels_last(self)
 
@@ -128,25 +137,18 @@ class FrameEncoder(nn.Module):
         return _in_pieces(self.net, x)
 
 
-class FrameDecoder(nn.Module):
-    """Feature maps (N,latent,h,w) to pictures (N,outer,h*s,w*s): FrameEncoder run backwards.
+class Decoder(nn.Module):
+    """Layers from feature maps (N,latent,h,w) to `width` channels, then pictures (N,outer,H,W).
 
     The last convolution runs in float32 and has no activation: bfloat16 near 1 is no finer
     than a grey level.
     """
 
-    def __init__(self, latent: int, *, base: int, outer: int, stages: Stages) -> None:
+    def __init__(self, layers: Sequence[nn.Module], *, width: int, outer: int, patch: int) -> None:
         super().__init__()
-        widths = [base * m for m in stages.mult]
-        layers: list[nn.Module] = [conv3(latent, widths[-1])]
-        for i in reversed(range(len(widths))):
-            if stages.down[i]:
-                layers.append(Up(widths[i]))
-            layers.append(ResBlock(widths[i], widths[max(i - 1, 0)], stages.groups))
-        layers.append(NormAct(widths[0], stages.groups))
         self.net = nn.Sequential(*layers)
-        self.out = conv3(widths[0], outer * stages.patch**2)
-        self.unfold = nn.PixelShuffle(stages.patch)
+        self.out = conv3(width, outer * patch**2)
+        self.unfold = nn.PixelShuffle(patch)
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,9 +161,38 @@ class FrameDecoder(nn.Module):
         return out
 
 
+class FrameEncoder(Encoder):
+    """A stage is a ResBlock, then a strided 2x2 convolution if it halves the picture."""
+
+    def __init__(self, inner: int, *, base: int, latent: int, stages: Stages) -> None:
+        patch, groups, width = stages.patch, stages.groups, base
+        layers: list[nn.Module] = [nn.PixelUnshuffle(patch), conv3(inner * patch**2, base)]
+        for m, d in zip(stages.mult, stages.down, strict=True):
+            layers.append(ResBlock(width, base * m, groups))
+            width = base * m
+            if d:
+                layers.append(nn.Conv2d(width, width, 2, stride=2))
+        layers += [NormAct(width, groups), conv3(width, latent)]
+        super().__init__(layers, base=base, latent=latent, patch=patch, scale=stages.scale)
+
+
+class FrameDecoder(Decoder):
+    """FrameEncoder run backwards."""
+
+    def __init__(self, latent: int, *, base: int, outer: int, stages: Stages) -> None:
+        widths = [base * m for m in stages.mult]
+        layers: list[nn.Module] = [conv3(latent, widths[-1])]
+        for i in reversed(range(len(widths))):
+            if stages.down[i]:
+                layers.append(Up(widths[i]))
+            layers.append(ResBlock(widths[i], widths[max(i - 1, 0)], stages.groups))
+        layers.append(NormAct(widths[0], stages.groups))
+        super().__init__(layers, width=widths[0], outer=outer, patch=stages.patch)
+
+
 def largest_map(module: nn.Module) -> int:
     """Numbers that the widest map of one 64x64 frame holds in the encoders of `module`."""
-    encoders = (m for m in module.modules() if isinstance(m, FrameEncoder))
+    encoders = (m for m in module.modules() if isinstance(m, Encoder))
     return max((m.base * (64 // m.patch) ** 2 for m in encoders), default=1)
 
 

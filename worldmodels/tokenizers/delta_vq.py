@@ -20,11 +20,14 @@ from worldmodels.nets.conv import (
     FrameDecoder,
     FrameEncoder,
     Stages,
+    from_patches,
+    to_patches,
     to_uint8,
     to_unit,
 )
 from worldmodels.nets.init import init_normal
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
+from worldmodels.tokenizers.reconstruction import reconstruction
 
 CHANNELS = 3
 
@@ -63,16 +66,16 @@ class DeltaVQ(nn.Module):
         self.tokens, self.vocab = tokens, quantizer.size
         self.image, self.grid = (height, width), (height // scale, width // scale)
         self.side = math.isqrt(tokens)
-        self.action_channels, self.latent = action_channels, encoder["latent"]
+        self.action_channels = action_channels
         self.context_noise = context_noise
         self.weights = {"l1": l1, "l2": l2, "worst": worst}
         self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, stages=shape)
         self.context = FrameEncoder(CHANNELS, **context, stages=shape)
-        inner = context["latent"] + action_channels + self.latent
+        inner = context["latent"] + action_channels + encoder["latent"]
         self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, stages=shape)
         self.action_plane = nn.Embedding(num_actions, height * width)
         self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
-        patch_dim = self.latent * math.prod(self.grid) // tokens
+        patch_dim = encoder["latent"] * math.prod(self.grid) // tokens
         self.pre, self.post = (
             nn.Linear(patch_dim, quantizer.dim),
             nn.Linear(quantizer.dim, patch_dim),
@@ -100,20 +103,11 @@ class DeltaVQ(nn.Module):
         z = self._vectors(prev, obs)
         quantized: Quantized = self.quantizer(z)
         error = to_unit(obs) - self._picture(prev, quantized.z, self.context_noise)
-        weight = batch.valid.flatten().float()
-        weight = weight / weight.sum().clamp_min(1)
-        squared = error.square()
-        parts = {
-            "l1": (error.abs().mean((1, 2, 3)) * weight).sum(),
-            "l2": (squared.mean((1, 2, 3)) * weight).sum(),
-            "worst": (squared.amax((1, 2, 3)) * weight).sum(),
-        }
-        own = (quantized.loss.mean(-1) * weight).sum()
-        total = sum((self.weights[k] * parts[k] for k in self.weights), own)
-        parts |= {name: (x.mean(-1) * weight).sum() for name, x in quantized.parts.items()}
-        rows = (z.detach(), quantized.codes, batch.valid.flatten())
-        learn = tuple(x.unflatten(0, batch.valid.shape) for x in rows)
-        return Loss(total, parts, learn)
+        return reconstruction(error, z, quantized, batch.valid, self.weights)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """(B,): valid transitions of each row."""
+        return batch.valid.sum(1)
 
     @torch.no_grad()
     def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
@@ -126,7 +120,7 @@ class DeltaVQ(nn.Module):
         plane = self.action_plane(prev.act).view(-1, 1, *self.image)
         plane = plane.contiguous(memory_format=torch.channels_last)
         x = self.encoder(torch.cat((to_unit(prev.obs), plane, to_unit(obs)), 1))
-        z: Tensor = self.pre(self._to_patches(x))
+        z: Tensor = self.pre(to_patches(x, self.side))
         return z
 
     def _picture(self, prev: Prev, codes: Tensor, noise: float = 0.0) -> Tensor:
@@ -136,21 +130,7 @@ class DeltaVQ(nn.Module):
         if noise:
             before = before + noise * torch.randn_like(before)
         context = self.context(before)
-        delta = self._from_patches(self.post(codes))
+        delta = from_patches(self.post(codes), self.grid)
         x = torch.cat((context, action.to(context.dtype), delta.to(context.dtype)), 1)
         picture: Tensor = self.decoder(x.contiguous(memory_format=torch.channels_last))
         return picture
-
-    def _to_patches(self, x: Tensor) -> Tensor:
-        """(N,C,h,w) to (N,K,D): row-major patches, each ordered (row, column, channel)."""
-        side = self.side
-        rows, columns = self.grid[0] // side, self.grid[1] // side
-        x = x.permute(0, 2, 3, 1).reshape(-1, side, rows, side, columns, self.latent)
-        return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
-
-    def _from_patches(self, x: Tensor) -> Tensor:
-        """The inverse of _to_patches."""
-        side = self.side
-        rows, columns = self.grid[0] // side, self.grid[1] // side
-        x = x.reshape(-1, side, side, rows, columns, self.latent).permute(0, 1, 3, 2, 4, 5)
-        return x.reshape(-1, *self.grid, self.latent).permute(0, 3, 1, 2)
