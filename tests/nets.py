@@ -24,33 +24,39 @@ from worldmodels.tokenizers.delta_vq import DeltaVQ
 NUM_ACTIONS = 5
 
 # One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
-_CONV = ["patch=8", "groups=4", "mult=[1]", "down=[1]"]
-_SIZES = {
-    "tokenizer": "encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 decoder.base=8 "
-    "context_noise=0",
-    "dynamics.layout": "base=8 latent=2",
-    "dynamics": "width=32 heads=2 layers=2",
-    "actor_critic": "base=8 latent=2 hidden=16",
-    "behaviour": "horizon=4 context=3",
+_CONV = "patch=8 groups=4 mult=[1] down=[1]"
+_CODEBOOK = "size=16 dim=8"
+# What makes each kind small, by where it is chosen; the first kind is that of the preset.
+_KINDS = {
+    "tokenizer": {
+        "delta_vq": f"{_CONV} encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 "
+        "decoder.base=8 context_noise=0",
+        "frame_vq": "tokens=4 patch=8 groups=4 mult=[1,2] down=[1,0] attend=[1,0] blocks=1 "
+        "encoder.base=8 encoder.latent=4 decoder.base=8",
+    },
+    "tokenizer.quantizer": {
+        "vq_ema": _CODEBOOK,
+        # 16 codes of each.
+        "bsq": "bits=4",
+        "fsq": "levels=[4,4]",
+        "lfq": "bits=4",
+        **dict.fromkeys(("simvq", "vq_euclid", "vq_grad"), _CODEBOOK),
+    },
+    "dynamics.layout": {"delta": f"{_CONV} base=8 latent=2"},
+    "actor_critic": {"cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16"},
 }
-# 16 codes of each.
-_QUANTIZERS = {
-    "bsq": "bits=4",
-    "fsq": "levels=[4,4]",
-    "lfq": "bits=4",
-    **dict.fromkeys(("simvq", "vq_ema", "vq_euclid", "vq_grad"), "size=16 dim=8"),
-}
-_CONV_AT = ("tokenizer", "dynamics.layout", "actor_critic")
-SMALL = [f"agent.{at}.{word}" for at in _CONV_AT for word in _CONV]
-SMALL += [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
+_SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
+SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
 
 def settings(*words: str) -> dict[str, Any]:
     """The `agent` group of the tiny preset, shrunk further, as a dict."""
-    at = "agent.tokenizer.quantizer."
-    kinds = [word.split("=")[1] for word in words if word.startswith(f"{at}kind=")]
-    codes = [at + word for word in _QUANTIZERS[kinds[-1] if kinds else "vq_ema"].split()]
-    return load(["env=crafter", "size=tiny", *SMALL, *codes, *words]).config.agent.model_dump()
+    small = list(SMALL)
+    for at, table in _KINDS.items():
+        chosen = [w.split("=")[1] for w in words if w.startswith(f"agent.{at}.kind=")]
+        sizes = table[chosen[-1] if chosen else next(iter(table))]
+        small += [f"agent.{at}.{word}" for word in sizes.split()]
+    return load(["env=crafter", "size=tiny", *small, *words]).config.agent.model_dump()
 
 
 def small_agent(*words: str) -> Agent:

@@ -199,6 +199,20 @@ def test_codes_that_cannot_be_are_refused(words: str, text: str) -> None:
     assert text in refused(*[at + word for word in words.split()])
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("attend=[1,0]", "agent.tokenizer.mult has 5 stages and agent.tokenizer.attend has 2"),
+        ("tokens=64", "must be one of 1, 4, 16"),
+        ("encoder.base=48", "groups=32 do not divide"),
+        ("context.base=8", "it belongs to agent.tokenizer.kind=delta_vq"),
+    ],
+)
+def test_a_frame_tokenizer_that_cannot_be_is_refused(words: str, text: str) -> None:
+    at = "agent.tokenizer."
+    assert text in refused(f"{at}kind=frame_vq", *[at + word for word in words.split()])
+
+
 def test_codes_at_the_edge_are_fine() -> None:
     at = "agent.tokenizer.quantizer."
     for words in (

@@ -8,7 +8,7 @@ from math import isqrt, prod
 from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
 from runners.settings.config import Config
-from runners.settings.conv import ConvSettings
+from runners.settings.conv import ConvSettings, DeepConvSettings
 from runners.settings.dynamics import DeltaLayoutSettings, TransformerSettings
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import PercentilesSettings
@@ -51,6 +51,11 @@ def _grid(settings: ConvSettings, at: str) -> Iterator[str]:
         yield (
             f"{at}mult has {len(settings.mult)} stages and {at}down has "
             f"{len(settings.down)}: they must be equally many"
+        )
+    if isinstance(settings, DeepConvSettings) and len(settings.attend) != len(settings.mult):
+        yield (
+            f"{at}mult has {len(settings.mult)} stages and {at}attend has "
+            f"{len(settings.attend)}: they must be equally many"
         )
     if settings.grid < 1 or settings.grid != int(settings.grid):
         yield (

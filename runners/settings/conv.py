@@ -12,7 +12,7 @@ IMAGE = 64
 """Height and width of every observation, in pixels."""
 
 Width = Annotated[int, Field(ge=1, le=64)]
-Halved = Annotated[int, Field(ge=0, le=1)]
+Flag = Annotated[int, Field(ge=0, le=1)]
 
 
 class ConvSettings(Settings):
@@ -23,7 +23,7 @@ class ConvSettings(Settings):
     mult: tuple[Width, ...] = Field(
         (1, 1, 2, 2, 4), min_length=1, description="width of each stage, in base widths"
     )
-    down: tuple[Halved, ...] = Field(
+    down: tuple[Flag, ...] = Field(
         (1, 0, 1, 1, 0), min_length=1, description="1 where a stage ends by halving the picture"
     )
 
@@ -31,6 +31,21 @@ class ConvSettings(Settings):
     def grid(self) -> float:
         """Height and width of the grid; not whole where the picture cannot be halved so often."""
         return IMAGE / self.patch / 2 ** sum(self.down)
+
+
+class DeepConvSettings(ConvSettings):
+    """Stages of several blocks, some with self-attention; the defaults are those of IRIS."""
+
+    mult: tuple[Width, ...] = Field(
+        (1, 1, 1, 1, 1), min_length=1, description="width of each stage, in base widths"
+    )
+    down: tuple[Flag, ...] = Field(
+        (1, 1, 1, 1, 0), min_length=1, description="1 where a stage ends by halving the picture"
+    )
+    blocks: int = Field(2, ge=1, le=16, description="residual blocks of a stage")
+    attend: tuple[Flag, ...] = Field(
+        (0, 0, 1, 1, 0), min_length=1, description="1 where self-attention follows each of them"
+    )
 
 
 class EncoderSettings(Settings):

@@ -7,8 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from runners.settings.base import Variants
-from runners.settings.conv import ContextSettings, ConvSettings, DecoderSettings, EncoderSettings
-from runners.settings.quantizers import QUANTIZERS, QuantizerSettings, VqEmaSettings
+from runners.settings.conv import (
+    ContextSettings,
+    ConvSettings,
+    DecoderSettings,
+    DeepConvSettings,
+    EncoderSettings,
+)
+from runners.settings.quantizers import QUANTIZERS, QuantizerSettings, VqEmaSettings, VqGradSettings
 
 
 class TokenizerSettings(ConvSettings):
@@ -18,7 +24,18 @@ class TokenizerSettings(ConvSettings):
     tokens: int = Field(4, ge=1, le=1024, description="tokens of one step")
 
 
-class DeltaVqSettings(TokenizerSettings):
+class AutoencoderSettings(TokenizerSettings):
+    """What all tokenizers have that learn to rebuild frames from quantised vectors."""
+
+    l1: float = Field(0.1, ge=0, description="weight of the absolute error")
+    l2: float = Field(1.0, ge=0, description="weight of the squared error")
+    worst: float = Field(0.01, ge=0, description="weight of each frame's worst squared error")
+    quantizer: Annotated[SerializeAsAny[QuantizerSettings], Variants("kind", QUANTIZERS)] = Field(
+        VqEmaSettings(), description="from vectors to codes"
+    )
+
+
+class DeltaVqSettings(AutoencoderSettings):
     """Tokens of what the frame before and the action leave undetermined."""
 
     kind: Literal["delta_vq"] = Field("delta_vq", description="which tokenizer")
@@ -37,14 +54,28 @@ class DeltaVqSettings(TokenizerSettings):
     context_noise: float = Field(
         0.0, ge=0, le=1, description="noise on the frame before that the decoder trains with"
     )
-    l1: float = Field(0.1, ge=0, description="weight of the absolute error")
-    l2: float = Field(1.0, ge=0, description="weight of the squared error")
-    worst: float = Field(0.01, ge=0, description="weight of each frame's worst squared error")
+
+
+class FrameVqSettings(DeepConvSettings, AutoencoderSettings):
+    """Tokens of a frame by itself, as IRIS has them."""
+
+    kind: Literal["frame_vq"] = Field("frame_vq", description="which tokenizer")
+    tokens: int = Field(16, ge=1, le=1024, description="tokens of one frame")
+    encoder: EncoderSettings = Field(
+        EncoderSettings(latent=512), description="network from a frame to tokens"
+    )
+    decoder: DecoderSettings = Field(
+        DecoderSettings(), description="network from tokens to the frame"
+    )
+    l1: float = Field(2.0, ge=0, description="weight of the absolute error")
+    l2: float = Field(0.0, ge=0, description="weight of the squared error")
+    worst: float = Field(0.0, ge=0, description="weight of each frame's worst squared error")
     quantizer: Annotated[SerializeAsAny[QuantizerSettings], Variants("kind", QUANTIZERS)] = Field(
-        VqEmaSettings(), description="from vectors to codes"
+        VqGradSettings(), description="from vectors to codes"
     )
 
 
 TOKENIZERS: dict[str, type[TokenizerSettings]] = {
     "delta_vq": DeltaVqSettings,
+    "frame_vq": FrameVqSettings,
 }

@@ -1,5 +1,6 @@
 """Tokenizers by the name that `agent.tokenizer.kind` selects."""
 
 from worldmodels.tokenizers.delta_vq import DeltaVQ
+from worldmodels.tokenizers.frame_vq import FrameVQ
 
-TOKENIZERS = {"delta_vq": DeltaVQ}
+TOKENIZERS = {"delta_vq": DeltaVQ, "frame_vq": FrameVQ}
