@@ -42,16 +42,19 @@ _KINDS = {
         "lfq": "bits=4",
         **dict.fromkeys(("simvq", "vq_euclid", "vq_grad"), _CODEBOOK),
     },
-    "dynamics.layout": {"delta": f"{_CONV} base=8 latent=2"},
+    "dynamics.layout": {"delta": f"{_CONV} base=8 latent=2", "token": ""},
     "actor_critic": {"cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16"},
 }
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
+# Words that another word makes no sense without.
+_NEEDED = {"agent.dynamics.layout.kind=token": "agent.tokenizer.kind=frame_vq"}
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
 
 def settings(*words: str) -> dict[str, Any]:
     """The `agent` group of the tiny preset, shrunk further, as a dict."""
     small = list(SMALL)
+    words = (*(needed for word, needed in _NEEDED.items() if word in words), *words)
     for at, table in _KINDS.items():
         chosen = [w.split("=")[1] for w in words if w.startswith(f"agent.{at}.kind=")]
         sizes = table[chosen[-1] if chosen else next(iter(table))]
@@ -69,10 +72,17 @@ def small_agent(*words: str) -> Agent:
 
 
 def parts(agent: Agent) -> tuple[DeltaVQ, Autoregressive]:
-    """The tokenizer and the dynamics of `small_agent`."""
-    tokenizer, dynamics = agent.world_model.tokenizer, agent.world_model.dynamics
-    assert isinstance(tokenizer, DeltaVQ) and isinstance(dynamics, Autoregressive)
-    return tokenizer, dynamics
+    """The delta tokenizer and the dynamics of `small_agent`."""
+    tokenizer = agent.world_model.tokenizer
+    assert isinstance(tokenizer, DeltaVQ)
+    return tokenizer, dynamics_of(agent)
+
+
+def dynamics_of(agent: Agent) -> Autoregressive:
+    """The dynamics of `small_agent`."""
+    dynamics = agent.world_model.dynamics
+    assert isinstance(dynamics, Autoregressive)
+    return dynamics
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from tests.nets import (
     assert_same,
     cut,
+    dynamics_of,
     gradients,
-    parts,
     scored,
     scribble,
     small_agent,
@@ -27,7 +27,7 @@ PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
 
 def dynamics(*words: str) -> Autoregressive:
-    return parts(small_agent(*words))[1]
+    return dynamics_of(small_agent(*words))
 
 
 def test_loss_is_the_published_sum_over_valid_steps() -> None:

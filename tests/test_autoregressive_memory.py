@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tests.nets import (
     cut,
+    dynamics_of,
     heard,
     no_waiting,
-    parts,
     scored,
     scribble,
     small_agent,
@@ -22,6 +22,7 @@ from tests.nets import (
 )
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.sequence import Memory
 from worldmodels.nets.transformer import Transformer
 
@@ -30,7 +31,7 @@ LEFT = [(0, 7, 0), (1, 6, 0), (2, 5, 0), (3, 4, 0)]
 
 
 def dynamics(*words: str) -> Autoregressive:
-    return parts(small_agent(*words))[1]
+    return dynamics_of(small_agent(*words))
 
 
 def follow(
@@ -48,13 +49,15 @@ def follow(
 
 
 @pytest.mark.parametrize("context", [0, 3, 6])
-def test_imagination_of_the_truth_retraces_what_loss_trains(context: int) -> None:
-    net = dynamics()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_imagination_of_the_truth_retraces_what_loss_trains(layout: str, context: int) -> None:
+    net = dynamics(f"agent.dynamics.layout.kind={layout}")
     batch = windows([row for row in LEFT if row[0] <= context])
     tokens = tokens_of(batch)
     trained, said = scored(net, batch, tokens), follow(net, batch, tokens, context)
     shape = (len(batch.act), 7 - context, 4, 16)
     scores = torch.stack(said["token_head"], 1).view(shape)
+    assert scores.std() > 0.1
     torch.testing.assert_close(scores, trained["token_head"][:, context:], atol=1e-5, rtol=1e-4)
     for name in ("reward_head", "end_head"):
         got = torch.stack(said[name], 1)
@@ -98,10 +101,24 @@ def test_imagined_tokens_follow_the_logits_that_score_them() -> None:
     assert abs(ends) < 5 * 0.5 / math.sqrt(4000)
 
 
+@pytest.mark.parametrize(
+    ("layout", "blocks", "start", "levels", "restart"),
+    [
+        ("delta", 21, 31, [35, *range(41, 126, 6), 5], 2),
+        # 4 tokens at the start, then [act, 4 tokens] a step, the last token of which is pending.
+        ("token", 21, 29, [33, *range(38, 104, 5), 8], 5),
+    ],
+)
 def test_every_step_takes_as_many_passes_as_tokens_and_fills_the_published_levels(
+    layout: str,
+    blocks: int,
+    start: int,
+    levels: list[int],
+    restart: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    net, batch = dynamics(), windows([(0, 5, 0)] * 2)
+    words = (f"agent.dynamics.layout.kind={layout}", f"agent.dynamics.blocks={blocks}")
+    net, batch = dynamics(*words), windows([(0, 5, 0)] * 2)
     calls: list[int] = []
     extend = Transformer.extend
 
@@ -111,20 +128,23 @@ def test_every_step_takes_as_many_passes_as_tokens_and_fills_the_published_level
 
     monkeypatch.setattr(Transformer, "extend", counted)
     memory: Memory = net.start(batch, tokens_of(batch))
-    assert calls == [31] and memory.cache.filled == 31
-    levels = []
-    for step in range(17):
+    assert calls == [start] and memory.cache.filled == start
+    found = []
+    for step in range(len(levels)):
         calls.clear()
         memory, prediction = net.step(memory, batch.act[:, 0], None)
         memory = net.see(memory, batch.obs[:, 0], prediction.tokens)
-        levels.append(memory.cache.filled)
-        first = {0: 1, 16: 2}.get(step, 3)
+        found.append(memory.cache.filled)
+        usual = 2 + net.layout.look_size
+        first = {0: 1, len(levels) - 1: restart}.get(step, usual)
         assert calls == [first, 1, 1, 1]
-    assert levels == [35, *range(41, 126, 6), 5]
+    assert found == levels
 
 
-def test_a_full_memory_goes_on_from_the_present_frame_alone() -> None:
-    net, batch = dynamics("agent.dynamics.blocks=21"), windows([(0, 3, 0)] * 3)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_memory_goes_on_from_the_present_frame_alone(layout: str) -> None:
+    net = dynamics("agent.dynamics.blocks=21", f"agent.dynamics.layout.kind={layout}")
+    batch = windows([(0, 3, 0)] * 3)
     memory: Memory = net.start(batch, tokens_of(batch))
     restarts = 0
     for step in range(45):
@@ -138,7 +158,8 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone() -> None:
         memory, prediction = net.step(here, act, tokens)
         if memory.cache.filled < level:
             restarts += 1
-            assert memory.cache.filled == 5 and level == 126 - 6 + 6 - (126 - level)
+            assert memory.cache.filled == net.layout.root_size + 4
+            assert memory.cache.capacity - level <= net.layout.stride
             torch.testing.assert_close(prediction.logits, expected.logits, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(prediction.rew, expected.rew, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(prediction.end_prob, expected.end_prob)
@@ -166,9 +187,10 @@ def test_padding_before_a_start_changes_no_imagination() -> None:
     assert torch.equal(*logits)
 
 
-def test_nothing_waits_for_the_host() -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_waits_for_the_host(layout: str) -> None:
     few = ("agent.dynamics.blocks=9", "agent.phases.world_model.frames=9")
-    net, batch = dynamics(*few), windows(PADDED)
+    net, batch = dynamics(*few, f"agent.dynamics.layout.kind={layout}"), windows(PADDED)
     tokens = tokens_of(batch)
     with no_waiting():
         net.loss(batch, tokens).total.backward()

@@ -93,7 +93,7 @@ def test_imagined_tokens_follow_their_logits_and_not_each_other(shape: str) -> N
 @pytest.mark.parametrize(
     ("shape", "first", "passes", "fit"),
     # Fed: action and queries; those after 4 tokens and a look; those after a root.
-    [("delta", 31, [5, 10, 6], 16), ("tokens", 29, [5, 9, 9], 15)],
+    [("delta", 31, [5, 10, 6], 16), ("token", 29, [5, 9, 9], 15)],
 )
 def test_every_step_is_one_pass_whose_queries_are_not_kept(
     shape: str, first: int, passes: list[int], fit: int, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +143,7 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone(shape: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "steps", "known"),
-    [("delta", 20, True), ("tokens", 19, True), ("tokens", 20, False)],
+    [("delta", 20, True), ("token", 19, True), ("token", 20, False)],
 )
 def test_a_past_is_known_while_a_step_fits_after_it(shape: str, steps: int, known: bool) -> None:
     net, batch = parallel(shape), windows([(0, steps, 0)])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.layouts import SHAPES, Tokens, truth
-from tests.nets import parts, small_agent, windows
+from tests.layouts import SHAPES, truth
+from tests.nets import dynamics_of, small_agent, windows
 from worldmodels.dynamics.sequence import embed
-from worldmodels.protocols import Layout
 
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (2, 1, 4), (7, 0, 0)]
 
@@ -17,7 +16,7 @@ PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (2, 1, 4), (7, 0, 0)]
 def test_the_real_positions_are_actions_of_valid_steps_and_what_shows_real_frames(
     shape: str,
 ) -> None:
-    layout: Layout = parts(small_agent())[1].layout if shape == "delta" else Tokens(32, 4)
+    layout = dynamics_of(small_agent(f"agent.dynamics.layout.kind={shape}")).layout
     batch = windows(PADDED)
     tokens = truth(batch)
     x, visible = embed(layout, batch, tokens)

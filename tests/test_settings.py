@@ -213,6 +213,12 @@ def test_a_frame_tokenizer_that_cannot_be_is_refused(words: str, text: str) -> N
     assert text in refused(f"{at}kind=frame_vq", *[at + word for word in words.split()])
 
 
+def test_tokens_that_show_no_whole_frame_are_refused() -> None:
+    text = "agent.dynamics.layout.kind=token with agent.tokenizer.kind=delta_vq: delta tokens do"
+    assert refused("agent.dynamics.layout.kind=token").startswith(text)
+    load(["agent.dynamics.layout.kind=token", "agent.tokenizer.kind=frame_vq"])
+
+
 def test_codes_at_the_edge_are_fine() -> None:
     at = "agent.tokenizer.quantizer."
     for words in (

@@ -7,9 +7,13 @@ from math import isqrt, prod
 
 from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
-from runners.settings.config import Config
+from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
-from runners.settings.dynamics import DeltaLayoutSettings, TransformerSettings
+from runners.settings.dynamics import (
+    DeltaLayoutSettings,
+    TokenLayoutSettings,
+    TransformerSettings,
+)
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import PercentilesSettings
 from runners.settings.quantizers import (
@@ -18,7 +22,7 @@ from runners.settings.quantizers import (
     LfqSettings,
     QuantizerSettings,
 )
-from runners.settings.tokenizers import TokenizerSettings
+from runners.settings.tokenizers import DeltaVqSettings, TokenizerSettings
 
 MOST_CODES = 65_536
 
@@ -33,6 +37,7 @@ def check(config: Config) -> Iterator[str]:
         if isinstance(group, PercentilesSettings) and group.low >= group.high:
             yield f"{at}low={group.low:g} must be below {at}high={group.high:g}"
     yield from _tokens(config.agent.tokenizer)
+    yield from _whole_frames(config.agent)
     yield from _transformer(config)
     yield from _schedule(config)
 
@@ -110,6 +115,20 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
         yield (
             f"agent.tokenizer.tokens={tokenizer.tokens} does not divide the {int(grid)}x{int(grid)}"
             f" grid into squares: it must be one of {', '.join(map(str, fits))}"
+        )
+
+
+def _whole_frames(agent: AgentSettings) -> Iterator[str]:
+    """Tokens of what changed say nothing without the frame that changed."""
+    if not isinstance(agent.tokenizer, DeltaVqSettings):
+        return
+    dynamics = agent.dynamics
+    if isinstance(dynamics, TransformerSettings) and isinstance(
+        dynamics.layout, TokenLayoutSettings
+    ):
+        yield (
+            "agent.dynamics.layout.kind=token with agent.tokenizer.kind=delta_vq: delta tokens do "
+            "not show a whole frame, as those of agent.tokenizer.kind=frame_vq do"
         )
 
 

@@ -26,8 +26,15 @@ class DeltaLayoutSettings(LayoutSettings, ConvSettings):
     )
 
 
+class TokenLayoutSettings(LayoutSettings):
+    """The action, then the tokens of the next frame; the tokens must show whole frames."""
+
+    kind: Literal["token"] = Field("token", description="which order of tokens within a step")
+
+
 LAYOUTS: dict[str, type[LayoutSettings]] = {
     "delta": DeltaLayoutSettings,
+    "token": TokenLayoutSettings,
 }
 
 

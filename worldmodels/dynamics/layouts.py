@@ -56,4 +56,38 @@ class DeltaLayout(nn.Module):
         return torch.unflatten(embedded, 0, (*obs.shape[:-3], 1))
 
 
-LAYOUTS = {"delta": DeltaLayout}
+class TokenLayout(nn.Module):
+    """K tokens of the first frame | action, K tokens of the next frame | ...: IRIS's blocks.
+
+    Frames are seen through their tokens alone: `obs` plays no part, and where the transformer's
+    memory is full, it goes on from the tokens of the present frame.
+    """
+
+    look_size = 0
+
+    def __init__(self, *, width: int, vocab: int, tokens: int, num_actions: int) -> None:
+        super().__init__()
+        self.tokens, self.root_size, self.stride = tokens, tokens, tokens + 1
+        self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
+
+    def root(self, obs: Tensor, tokens: Tensor) -> Tensor:
+        """(B,K,D): the tokens of the frame."""
+        return self.answer(tokens)
+
+    def act(self, act: Tensor) -> Tensor:
+        """(...,1,D) of actions (...)."""
+        embedded: Tensor = self.action(act)[..., None, :]
+        return embedded
+
+    def answer(self, tokens: Tensor) -> Tensor:
+        """(...,k,D) of tokens (...,k)."""
+        embedded: Tensor = self.token(tokens)
+        return embedded
+
+    def look(self, obs: Tensor) -> Tensor:
+        """(...,0,D): the tokens have said all."""
+        weight = self.token.weight
+        return weight.new_zeros(*obs.shape[:-3], 0, weight.shape[1])
+
+
+LAYOUTS = {"delta": DeltaLayout, "token": TokenLayout}
