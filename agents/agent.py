@@ -17,7 +17,7 @@ from agents.returns import alive, lambda_returns
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import sample
-from worldmodels.protocols import Loss
+from worldmodels.protocols import Loss, State
 from worldmodels.world_model import WorldModel
 
 
@@ -75,8 +75,15 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def judge(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        """Action logits (B,A), value (B,) and the next carry at frames (B,H,W,C) uint8."""
-        x = self.view.real(self.world_model, single(obs))
+        """Action logits (B,A), value (B,) and the next carry at real frames (B,H,W,C) uint8."""
+        return self._judge(self.view.real(self.world_model, single(obs)), carry)
+
+    @torch.no_grad()
+    def judge_dream(self, state: State, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
+        """The same at imagined moments."""
+        return self._judge(self.view.imagined(state)[:, None], carry)
+
+    def _judge(self, x: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         decision, carry = self.actor_critic(x, carry)
         value = self.actor_critic.value.predict(decision.critic)
         return decision.logits[:, 0].float(), value[:, 0], carry
@@ -130,13 +137,15 @@ class Agent(nn.Module):
     def lesson(self, past: Batch) -> Lesson:
         """Imagine from past.obs[:, -1] and work out the targets, without gradient."""
         world_model, view, online = self.world_model, self.view, self.actor_critic
-        state, carry = world_model.start(past), self.watch(past)
-        rollout = imagine(world_model, view, online, state=state, carry=carry, horizon=self.horizon)
+        real, seen = view.real(world_model, past), past.seen[:, :-1]
+        carry = online.watch(real[:, :-1], seen)
+        state, x = world_model.start(past), real[:, -1]
+        rollout = imagine(
+            world_model, view, online, state=state, x=x, carry=carry, horizon=self.horizon
+        )
 
         def slow() -> Tensor:
-            real = view.real(world_model, past)
-            behind = self.target.watch(real[:, :-1], past.seen[:, :-1])
-            return values(self.target, rollout.x, behind)
+            return values(self.target, rollout.x, self.target.watch(real[:, :-1], seen))
 
         value, slow_value = self.critic_targets.judge(
             online=lambda: values(online, rollout.x, carry), slow=slow

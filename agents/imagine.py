@@ -34,15 +34,18 @@ def imagine(
     actor_critic: ActorCritic,
     *,
     state: State,
+    x: Tensor,
     carry: Carry,
     horizon: int,
 ) -> Rollout:
-    """Act `horizon` times from `state`, sampling actions at temperature 1.
+    """Act `horizon` times from a real moment, sampling actions at temperature 1.
+
+    `state` is what the world model knows of it, `x` (B,*X) what the policy sees.
 
     Gradients are not kept: the learner replays the policy over `x`, which costs one more pass of
     its encoder and leaves the loop free of autograd. Nothing here waits for the host.
     """
-    seen, acts, rews, ends = [view.imagined(state)], [], [], []
+    seen, acts, rews, ends = [x], [], [], []
     for _ in range(horizon):
         decision, carry = actor_critic(seen[-1][:, None], carry)
         act = sample(decision.logits[:, 0])

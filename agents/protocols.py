@@ -38,7 +38,7 @@ class View(Protocol):
         """(B,T+1,*X) of real frames."""
 
     def imagined(self, state: State) -> Tensor:
-        """(B,*X) of an imagined moment."""
+        """(B,*X) of an imagined moment; the start of a dream is a real one."""
 
 
 class ActorCritic(Protocol):

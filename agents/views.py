@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from agents.protocols import View
 from worldmodels.batch import Batch
-from worldmodels.protocols import State
+from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
 
@@ -21,4 +23,22 @@ class Frame:
         return state.obs
 
 
-VIEWS = {"frame": Frame}
+class Reconstruction:
+    """The frame as its tokens show it, so that reality looks as imagination does: IRIS.
+
+    Tokens must show whole frames: the first frame of a window has none before it.
+    """
+
+    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+        """(B,T+1,H,W,C) uint8."""
+        # The step before the window is blank.
+        before = F.pad(window.obs[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        prev = Prev(before, F.pad(window.act, (1, 0)))
+        return world_model.tokenizer.decode(prev, world_model.tokenize(window))
+
+    def imagined(self, state: State) -> Tensor:
+        """(B,H,W,C) uint8, decoded from tokens already."""
+        return state.obs
+
+
+VIEWS: dict[str, type[View]] = {"frame": Frame, "reconstruction": Reconstruction}

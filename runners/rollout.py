@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from envs.experience import Segment
 from worldmodels.batch import Batch
 from worldmodels.nets.heads import sample
-from worldmodels.protocols import Prev
+from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
 ROWS = 8
@@ -36,6 +36,9 @@ class Dreamer(Protocol):
 
     def judge(self, obs: Tensor, carry: Any) -> tuple[Tensor, Tensor, Any]:
         """Action logits (B,A) and value (B,) at frames (B,H,W,C) uint8, and the memory after."""
+
+    def judge_dream(self, state: State, carry: Any) -> tuple[Tensor, Tensor, Any]:
+        """The same at imagined moments."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Compa
     frames, values, predictions = [], [value], []
     for t in range(context, batch.act.shape[1]):
         state, prediction = world_model.imagine(state, batch.act[:, t])
-        _, value, carry = agent.judge(state.obs, carry)
+        _, value, carry = agent.judge_dream(state, carry)
         frames.append(state.obs)
         values.append(value)
         predictions.append(prediction)
@@ -193,11 +196,12 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
     first = rows_of(batch, slice(0, 1))
     horizon = batch.act.shape[1] - context
     past = _past(rows_of(first, torch.zeros(num, dtype=torch.int64)), context)
-    state, carry = agent.world_model.start(past), agent.watch(past)
+    state = agent.world_model.start(past)
+    logits, _, carry = agent.judge(state.obs, agent.watch(past))
     frames, rews, ends = [], [], []
     for _ in range(horizon):
-        logits, _, carry = agent.judge(state.obs, carry)
         state, prediction = agent.world_model.imagine(state, sample(logits))
+        logits, _, carry = agent.judge_dream(state, carry)
         frames.append(state.obs)
         rews.append(prediction.rew)
         ends.append(prediction.end)

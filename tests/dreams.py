@@ -94,6 +94,9 @@ class FakeAgent(nn.Module):
         logits = torch.tensor([-99.0, -99.0, 99.0]).expand(len(obs), ACTIONS)
         return logits, obs[:, 0, 0, 0].float(), carry + 1
 
+    def judge_dream(self, state: State, carry: int) -> tuple[Tensor, Tensor, int]:
+        return self.judge(state.obs, carry)
+
 
 EPISODES = [episode(40, seed) for seed in range(3)]
 

@@ -47,7 +47,10 @@ _KINDS = {
 }
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
 # Words that another word makes no sense without.
-_NEEDED = {"agent.dynamics.layout.kind=token": "agent.tokenizer.kind=frame_vq"}
+_NEEDED = dict.fromkeys(
+    ("agent.dynamics.layout.kind=token", "agent.view=reconstruction"),
+    "agent.tokenizer.kind=frame_vq",
+)
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
 

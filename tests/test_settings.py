@@ -219,6 +219,13 @@ def test_tokens_that_show_no_whole_frame_are_refused() -> None:
     load(["agent.dynamics.layout.kind=token", "agent.tokenizer.kind=frame_vq"])
 
 
+def test_a_reconstruction_that_needs_the_frame_before_is_refused() -> None:
+    message = refused("agent.view=reconstruction")
+    assert message.startswith("agent.view=reconstruction with agent.tokenizer.kind=delta_vq: it")
+    assert "\n" not in message
+    load(["agent.view=reconstruction", "agent.tokenizer.kind=frame_vq"])
+
+
 def test_codes_at_the_edge_are_fine() -> None:
     at = "agent.tokenizer.quantizer."
     for words in (

@@ -122,6 +122,11 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
     """Tokens of what changed say nothing without the frame that changed."""
     if not isinstance(agent.tokenizer, DeltaVqSettings):
         return
+    if agent.view == "reconstruction":
+        yield (
+            "agent.view=reconstruction with agent.tokenizer.kind=delta_vq: it rebuilds a frame "
+            "from the one before, which the first has not; agent.tokenizer.kind=frame_vq needs none"
+        )
     dynamics = agent.dynamics
     if isinstance(dynamics, TransformerSettings) and isinstance(
         dynamics.layout, TokenLayoutSettings

@@ -35,7 +35,9 @@ class AgentSettings(Settings):
     dynamics: Annotated[
         SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS, shared=TransformerSettings)
     ] = Field(AutoregressiveSettings(), description="what the next tokens, reward and end will be")
-    view: Literal["frame"] = Field("frame", description="what the policy sees of a moment")
+    view: Literal["frame", "reconstruction"] = Field(
+        "frame", description="what the policy sees: the real frame, or what its tokens show of it"
+    )
     actor_critic: Annotated[
         SerializeAsAny[ActorCriticSettings], Variants("kind", ACTOR_CRITICS)
     ] = Field(CnnLstmSettings(), description="the network that acts and judges")
