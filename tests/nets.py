@@ -43,7 +43,10 @@ _KINDS = {
         **dict.fromkeys(("simvq", "vq_euclid", "vq_grad"), _CODEBOOK),
     },
     "dynamics.layout": {"delta": f"{_CONV} base=8 latent=2", "token": ""},
-    "actor_critic": {"cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16"},
+    "actor_critic": {
+        "cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16",
+        "pool_lstm": "patch=8 widths=[8,4] hidden=16",
+    },
 }
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
 # Words that another word makes no sense without.

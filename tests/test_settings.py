@@ -176,13 +176,14 @@ def test_a_wrong_value_is_told_with_what_was_expected(words: list[str], text: st
         ("agent.behaviour.horizon=30", "agent.behaviour.horizon=30 + 1 = 36"),
         ("agent.phases.world_model.frames=22", "agent.dynamics.blocks=21"),
         ("agent.actor_critic.patch=3", "agent.actor_critic.patch=3"),
+        ("agent.actor_critic.kind=pool_lstm agent.actor_critic.patch=8", "do not divide 64x64"),
         ("agent.actor_critic.down=[1,1]", "agent.actor_critic.down has 2"),
         ("agent.tokenizer.decoder.base=48", "groups=32 do not divide"),
         ("run.first_steps=20000000", "more than all steps"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(word: str, text: str) -> None:
-    assert text in refused(word)
+    assert text in refused(*word.split())
 
 
 @pytest.mark.parametrize(

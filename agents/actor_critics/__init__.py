@@ -1,5 +1,12 @@
 """Actor-critics by the name that `agent.actor_critic.kind` selects."""
 
-from agents.actor_critics.cnn_lstm import CnnLstm
+from collections.abc import Callable
 
-ACTOR_CRITICS = {"cnn_lstm": CnnLstm}
+from agents.actor_critics.cnn_lstm import cnn_lstm
+from agents.actor_critics.pool_lstm import pool_lstm
+from agents.protocols import ActorCritic
+
+ACTOR_CRITICS: dict[str, Callable[..., ActorCritic]] = {
+    "cnn_lstm": cnn_lstm,
+    "pool_lstm": pool_lstm,
+}

@@ -15,7 +15,7 @@ from runners.settings.dynamics import (
     TransformerSettings,
 )
 from runners.settings.environments import AtariSettings
-from runners.settings.policies import PercentilesSettings
+from runners.settings.policies import PercentilesSettings, PoolLstmSettings
 from runners.settings.quantizers import (
     CodebookSettings,
     FsqSettings,
@@ -32,6 +32,8 @@ def check(config: Config) -> Iterator[str]:
     for at, group in _groups(config, ""):
         if isinstance(group, ConvSettings):
             yield from _grid(group, at)
+        if isinstance(group, PoolLstmSettings):
+            yield from _divided(group, at, f"widths={list(group.widths)}")
         if isinstance(group, QuantizerSettings):
             yield from _codes(group, at)
         if isinstance(group, PercentilesSettings) and group.low >= group.high:
@@ -62,12 +64,16 @@ def _grid(settings: ConvSettings, at: str) -> Iterator[str]:
             f"{at}mult has {len(settings.mult)} stages and {at}attend has "
             f"{len(settings.attend)}: they must be equally many"
         )
+    yield from _divided(settings, at, f"down={list(settings.down)}")
+    yield from _widths(settings, at)
+
+
+def _divided(settings: ConvSettings | PoolLstmSettings, at: str, halvings: str) -> Iterator[str]:
     if settings.grid < 1 or settings.grid != int(settings.grid):
         yield (
-            f"{at}patch={settings.patch} and {at}down={list(settings.down)} do not divide "
+            f"{at}patch={settings.patch} and {at}{halvings} do not divide "
             f"64x64 pixels: patch must be a power of two, patch x 2^halvings at most 64"
         )
-    yield from _widths(settings, at)
 
 
 def _widths(settings: ConvSettings, at: str) -> Iterator[str]:

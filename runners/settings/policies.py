@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from runners.settings.base import Settings, Variants
-from runners.settings.conv import ConvSettings
+from runners.settings.conv import IMAGE, ConvSettings
+
+Channels = Annotated[int, Field(ge=1, le=1024)]
 
 
 class ActorCriticSettings(Settings):
@@ -29,8 +31,25 @@ class CnnLstmSettings(ActorCriticSettings, ConvSettings):
     hidden: int = Field(512, ge=1, le=8192, description="numbers in the LSTM's memory")
 
 
+class PoolLstmSettings(ActorCriticSettings):
+    """Convolutions that halve the picture by pooling, and an LSTM, as IRIS has them."""
+
+    kind: Literal["pool_lstm"] = Field("pool_lstm", description="which actor-critic")
+    patch: int = Field(1, ge=1, le=32, description="pixels folded into channels before stage 1")
+    widths: tuple[Channels, ...] = Field(
+        (32, 32, 64, 64), min_length=1, description="channels of each stage, which halves"
+    )
+    hidden: int = Field(512, ge=1, le=8192, description="numbers in the LSTM's memory")
+
+    @property
+    def grid(self) -> float:
+        """Height and width of the grid; not whole where the picture cannot be halved so often."""
+        return IMAGE / self.patch / 2 ** len(self.widths)
+
+
 ACTOR_CRITICS: dict[str, type[ActorCriticSettings]] = {
     "cnn_lstm": CnnLstmSettings,
+    "pool_lstm": PoolLstmSettings,
 }
 
 
