@@ -64,6 +64,20 @@ def test_imagination_of_the_truth_retraces_what_loss_trains(layout: str, context
         torch.testing.assert_close(got, trained[name][:, context:], atol=1e-5, rtol=1e-4)
 
 
+def test_dropout_is_in_the_loss_and_never_in_imagination() -> None:
+    net, batch = dynamics("agent.dynamics.dropout=0.2"), windows(LEFT)
+    tokens = tokens_of(batch)
+    assert net.training
+    losses = [net.loss(batch, tokens).total for _ in range(2)]
+    assert losses[0] != losses[1]
+    said = [follow(net, batch, tokens, 3)["token_head"] for _ in range(2)]
+    torch.testing.assert_close(said[0], said[1], atol=0, rtol=0)
+    net.eval()
+    trained = scored(net, batch, tokens)["token_head"][:, 3:]
+    scores = torch.stack(said[0], 1).view(trained.shape)
+    torch.testing.assert_close(scores, trained, atol=1e-5, rtol=1e-4)
+
+
 def test_predictions_are_read_from_those_logits() -> None:
     net, batch = dynamics(), windows(LEFT)
     tokens = tokens_of(batch)

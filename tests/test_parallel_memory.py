@@ -51,6 +51,19 @@ def test_imagination_of_the_truth_retraces_what_loss_trains(shape: str, context:
         torch.testing.assert_close(logits[real], want[real], atol=1e-5, rtol=1e-4)
 
 
+def test_dropout_is_in_the_loss_and_never_in_imagination() -> None:
+    net, batch = parallel("token", "agent.dynamics.dropout=0.2"), windows(ROWS[:2])
+    tokens = truth(batch)
+    assert net.training
+    losses = [net.loss(batch, tokens).total for _ in range(2)]
+    assert losses[0] != losses[1]
+    said = [follow(net, batch, tokens, 3)["token_head"] for _ in range(2)]
+    assert torch.equal(*said)
+    trained = scored(net.eval(), batch, tokens)["token_head"][:, 3:]
+    real = batch.valid[:, 3:]
+    torch.testing.assert_close(said[0][real], trained[real], atol=1e-5, rtol=1e-4)
+
+
 @each_shape
 def test_predictions_are_read_from_those_logits(shape: str) -> None:
     net, batch = parallel(shape), windows([(0, 3, 0), (2, 1, 0)])

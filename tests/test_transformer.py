@@ -138,3 +138,38 @@ def test_a_cache_refuses_more_than_it_holds_and_takes_the_type_of_autocast() -> 
     assert net.empty(1).keys.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert net.empty(1).keys.dtype == torch.bfloat16
+
+
+def dropping(share: float = 0.3) -> Transformer:
+    net = Transformer(dim=DIM, layers=2, heads=HEADS, capacity=CAPACITY, dropout=share)
+    shake(net)
+    return net
+
+
+def test_dropout_is_for_whole_sequences_in_training_alone() -> None:
+    net, (x, visible) = dropping(), padded()
+    assert not torch.equal(net(x, visible), net(x, visible))
+    state = torch.get_rng_state()
+    cached = net.extend(net.empty(len(x)), x, visible)[1]
+    exact = net.eval()(x, visible)
+    torch.testing.assert_close(cached, exact, atol=1e-5, rtol=1e-5)
+    net.train().dropout = 0.0
+    assert torch.equal(net(x, visible), exact)
+    assert torch.equal(torch.get_rng_state(), state), "nothing was drawn"
+
+
+def test_dropout_is_of_embeddings_attention_and_what_blocks_add(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, (x, visible) = dropping(), padded()
+    dropped: list[tuple[torch.Size, float]] = []
+
+    def noted(y: Tensor, share: float) -> Tensor:
+        dropped.append((y.shape, share))
+        return y
+
+    monkeypatch.setattr(F, "dropout", noted)
+    net(x, visible)
+    attended = torch.Size((3, HEADS, 14, 14))
+    block = [attended, x.shape, x.shape]
+    assert dropped == [(shape, 0.3) for shape in (x.shape, *block, *block)]

@@ -58,6 +58,9 @@ class TransformerSettings(DynamicsSettings):
     layers: int = Field(3, ge=1, le=64, description="transformer layers")
     heads: int = Field(8, ge=1, le=128, description="attention heads; they divide the width")
     blocks: int = Field(21, ge=2, le=1024, description="most steps the transformer remembers")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share dropped in training, never in dreams"
+    )
     layout: Annotated[SerializeAsAny[LayoutSettings], Variants("kind", LAYOUTS)] = Field(
         DeltaLayoutSettings(), description="order of tokens within a step"
     )

@@ -18,7 +18,7 @@ class Autoregressive(nn.Module):
     """Scores and samples the tokens of a step one after the other, and its reward and end.
 
     `blocks` is the longest context in steps; where it is used up, imagination goes on from the
-    present frame alone. `reward` names one of REWARD_TARGETS.
+    present frame alone. `dropout` is for `loss` only. `reward` names one of REWARD_TARGETS.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Autoregressive(nn.Module):
         layers: int,
         heads: int,
         blocks: int,
+        dropout: float,
         reward: str,
         token_weight: float,
         reward_weight: float,
@@ -39,7 +40,9 @@ class Autoregressive(nn.Module):
         self.layout, self.reward = layout, REWARD_TARGETS[reward]
         self.weights = Weights(token_weight, reward_weight, end_weight)
         capacity = layout.stride * blocks
-        self.net = Transformer(dim=width, layers=layers, heads=heads, capacity=capacity)
+        self.net = Transformer(
+            dim=width, layers=layers, heads=heads, capacity=capacity, dropout=dropout
+        )
         self.token_head = head(width, vocab)
         self.reward_head = head(width, self.reward.size)
         self.end_head = head(width, 2)

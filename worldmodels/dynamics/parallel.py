@@ -34,7 +34,7 @@ class Parallel(nn.Module):
     action as there, not at the last query as in its successor Simulus.
 
     `blocks` is the longest context in steps; where it is used up, imagination goes on from the
-    present frame alone. `reward` names one of REWARD_TARGETS.
+    present frame alone. `dropout` is for `loss` only. `reward` names one of REWARD_TARGETS.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Parallel(nn.Module):
         layers: int,
         heads: int,
         blocks: int,
+        dropout: float,
         reward: str,
         token_weight: float,
         reward_weight: float,
@@ -55,7 +56,9 @@ class Parallel(nn.Module):
         self.layout, self.reward = layout, REWARD_TARGETS[reward]
         self.weights = Weights(token_weight, reward_weight, end_weight)
         capacity = layout.stride * blocks
-        self.net = Transformer(dim=width, layers=layers, heads=heads, capacity=capacity)
+        self.net = Transformer(
+            dim=width, layers=layers, heads=heads, capacity=capacity, dropout=dropout
+        )
         self.query = nn.Embedding(layout.tokens, width)
         self.token_head = head(width, vocab)
         self.reward_head = head(width, self.reward.size)

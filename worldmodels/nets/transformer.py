@@ -32,17 +32,19 @@ class Cache:
         return self.visible.shape[1]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float = 0.0) -> Tensor:
     """Attention of q (B,h,L,d) to k, v (B,h,S,d) where mask (B,1,L,S) is True.
+
+    A share `drop` of the weights is dropped.
 
     torch's kernel on GPUs. On CPUs it is written out: for our short sequences torch's flash
     kernel took 2 to 5 times as long, its `math` one up to 3 times (torch 2.13, one thread).
     """
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-    return weights.to(v.dtype) @ v
+    return F.dropout(weights.to(v.dtype), drop) @ v
 
 
 class Block(nn.Module):
@@ -56,9 +58,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(
-        self, x: Tensor, mask: Tensor, slot: tuple[Tensor, Tensor] | None, start: int
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        slot: tuple[Tensor, Tensor] | None = None,
+        start: int = 0,
+        drop: float = 0.0,
     ) -> Tensor:
-        """x (B,L,D); mask (B,1,L,S) True where attended; slot: this layer's cached k, v."""
+        """x (B,L,D); mask (B,1,L,S) True where attended; slot: this layer's cached k, v.
+
+        A share `drop` is dropped of attention's weights and of what is added to x.
+        """
         batch, length, dim = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -67,18 +78,23 @@ class Block(nn.Module):
             slot[0][:, :, start:stop] = k
             slot[1][:, :, start:stop] = v
             k, v = slot[0][:, :, :stop], slot[1][:, :, :stop]
-        y = attend(q, k, v, mask)
-        x = x + self.out(y.transpose(1, 2).reshape(batch, length, dim))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        y = attend(q, k, v, mask, drop).transpose(1, 2).reshape(batch, length, dim)
+        x = x + F.dropout(self.out(y), drop)
+        return x + F.dropout(self.mlp(self.norm2(x)), drop)
 
 
 class Transformer(nn.Module):
-    """Causal transformer over at most `capacity` positions with learned absolute positions."""
+    """Causal transformer over at most `capacity` positions with learned absolute positions.
 
-    def __init__(self, *, dim: int, layers: int, heads: int, capacity: int) -> None:
+    In training mode whole sequences lose a share `dropout` of embeddings, attention's weights and
+    what blocks add; cached ones lose nothing, as nothing learns from them.
+    """
+
+    def __init__(
+        self, *, dim: int, layers: int, heads: int, capacity: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.heads, self.capacity = heads, capacity
+        self.heads, self.capacity, self.dropout = heads, capacity, dropout
         self.position = nn.Embedding(capacity, dim)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
@@ -103,8 +119,10 @@ class Transformer(nn.Module):
         return self._through(x + self.position(place), mask)
 
     def _through(self, x: Tensor, mask: Tensor) -> Tensor:
+        drop = self.dropout if self.training else 0.0
+        x = F.dropout(x, drop)
         for block in self.blocks:
-            x = block(x, mask, None, 0)
+            x = block(x, mask, drop=drop)
         out: Tensor = self.norm(x)
         return out
 
@@ -128,7 +146,7 @@ class Transformer(nn.Module):
         x = x + self.position.weight[start:stop]
         mask = _mask(cache.visible[:, :stop], stop - start, start)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, (cache.keys[i], cache.values[i]), start)
+            x = block(x, mask, slot=(cache.keys[i], cache.values[i]), start=start)
         out: Tensor = self.norm(x)
         return Cache(cache.keys, cache.values, cache.visible, stop), out
 
