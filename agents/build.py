@@ -55,7 +55,9 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
     behaviour = settings["behaviour"]
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
     return Agent(
-        world_model=WorldModel(tokenizer=tokenizer, dynamics=dynamics),
+        world_model=WorldModel(
+            tokenizer=tokenizer, dynamics=dynamics, context=behaviour["model_context"]
+        ),
         view=VIEWS[settings["view"]](),
         actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
         critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),

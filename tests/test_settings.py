@@ -174,6 +174,7 @@ def test_a_wrong_value_is_told_with_what_was_expected(words: list[str], text: st
         ("agent.dynamics.heads=7", "agent.dynamics.width=512 is not divisible by"),
         ("agent.dynamics.width=256", "8 x 8 x 8 = 512"),
         ("agent.behaviour.horizon=30", "agent.behaviour.horizon=30 + 1 = 36"),
+        ("agent.behaviour.model_context=6 agent.behaviour.context=8", "model_context=6 + "),
         ("agent.phases.world_model.frames=22", "agent.dynamics.blocks=21"),
         ("agent.actor_critic.patch=3", "agent.actor_critic.patch=3"),
         ("agent.actor_critic.kind=pool_lstm agent.actor_critic.patch=8", "do not divide 64x64"),

@@ -16,6 +16,7 @@ from tests.nets import (
     small_agent,
     windows,
 )
+from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.protocols import Prev
 from worldmodels.world_model import WorldModel
 
@@ -97,6 +98,20 @@ def test_imagination_without_a_past() -> None:
     assert bare.act.shape == (2, 0) and bare.seen.all()
     state, prediction = model.imagine(model.start(bare), torch.tensor([1, 2]))
     assert state.obs.shape == (2, 64, 64, 3) and prediction.rew.shape == (2,)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("context", [0, 2, 9])
+def test_imagination_remembers_no_more_steps_than_it_may(layout: str, context: int) -> None:
+    kind = f"agent.dynamics.layout.kind={layout}"
+    model, batch = world_model(kind, f"agent.behaviour.model_context={context}"), windows(LEFT)
+    short = cut(batch, slice(None), slice(max(0, 8 - context), 8))
+    tokens = model.tokenize(batch)[:, -1]
+    _, prediction = model.imagine(model.start(batch), batch.act[:, 0], tokens)
+    memory = model.dynamics.start(short, model.tokenize(short))
+    _, expected = model.dynamics.step(memory, batch.act[:, 0], tokens)
+    torch.testing.assert_close(prediction.logits, expected.logits, atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.start(batch).obs, batch.obs[:, -1])
 
 
 def test_the_tokenizer_gets_no_gradient_from_the_dynamics_loss() -> None:

@@ -31,6 +31,11 @@ class Batch:
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Batch(**moved)
 
+    def last(self, steps: int) -> Batch:
+        """The window's last `steps` steps, or all if there are not so many."""
+        first = max(0, self.act.shape[1] - steps)
+        return Batch(**{f.name: getattr(self, f.name)[:, first:] for f in fields(self)})
+
     @property
     def seen(self) -> Tensor:
         """(B,T+1) bool: which frames are real, those before or after a valid step.

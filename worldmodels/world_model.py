@@ -10,11 +10,16 @@ from worldmodels.protocols import Dynamics, Loss, Prediction, Prev, State, Token
 
 
 class WorldModel(nn.Module):
-    """Scores real windows and goes on from them in imagination."""
+    """Scores real windows and goes on from them in imagination.
 
-    def __init__(self, *, tokenizer: Tokenizer, dynamics: Dynamics) -> None:
+    `context`: the most steps of a real past that imagination remembers; None for all.
+    """
+
+    def __init__(
+        self, *, tokenizer: Tokenizer, dynamics: Dynamics, context: int | None = None
+    ) -> None:
         super().__init__()
-        self.tokenizer, self.dynamics = tokenizer, dynamics
+        self.tokenizer, self.dynamics, self.context = tokenizer, dynamics, context
 
     @torch.no_grad()
     def tokenize(self, batch: Batch) -> Tensor:
@@ -28,6 +33,8 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def start(self, batch: Batch) -> State:
         """The moment at obs[:, -1], with the window before it in memory."""
+        if self.context is not None:
+            batch = batch.last(self.context)
         return State(self.dynamics.start(batch, self.tokenize(batch)), batch.obs[:, -1])
 
     @torch.no_grad()

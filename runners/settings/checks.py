@@ -160,11 +160,14 @@ def _transformer(config: Config) -> Iterator[str]:
                 f"agent.dynamics.width={dynamics.width} must be grid x grid x latent of its layout:"
                 f" {layout.grid:.0f} x {layout.grid:.0f} x {layout.latent} = {embedded:.0f}"
             )
-    needed = behaviour.context + behaviour.horizon + 1
+    name, context = "context", behaviour.context
+    if behaviour.model_context is not None and behaviour.model_context < context:
+        name, context = "model_context", behaviour.model_context
+    needed = context + behaviour.horizon + 1
     if dynamics.blocks < needed:
         yield (
             f"agent.dynamics.blocks={dynamics.blocks} is too few for imagination: "
-            f"agent.behaviour.context={behaviour.context} + "
+            f"agent.behaviour.{name}={context} + "
             f"agent.behaviour.horizon={behaviour.horizon} + 1 = {needed}"
         )
     frames = config.agent.phases.world_model.frames

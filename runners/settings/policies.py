@@ -117,6 +117,9 @@ class BehaviourSettings(Settings):
 
     horizon: int = Field(15, ge=1, le=1000, description="imagined steps")
     context: int = Field(5, ge=0, le=1000, description="real steps seen before imagination")
+    model_context: int | None = Field(
+        None, ge=0, le=1000, description="how many of them the world model sees; null all"
+    )
     gamma: float = Field(0.997, gt=0, le=1, description="discount of a step")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of the returns")
     entropy: float = Field(0.001, ge=0, description="weight of the policy's entropy")
