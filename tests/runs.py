@@ -19,60 +19,49 @@ from runners.trainer import Trainer
 
 HARDWARE = Hardware(torch.device("cpu"), torch.float32)
 
-WORDS = [
-    "size=tiny",
-    "run=debug",
-    "device=cpu",
-    "precision=float32",
-    "threads=1",
-    "console=plain",
-    "env.num_envs=3",
-    "env.workers=0",
-    "agent.tokenizer.patch=8",
-    "agent.tokenizer.mult=[1]",
-    "agent.tokenizer.down=[0]",
-    "agent.tokenizer.encoder.base=8",
-    "agent.tokenizer.encoder.latent=8",
-    "agent.tokenizer.context.base=8",
-    "agent.tokenizer.context.latent=4",
-    "agent.tokenizer.decoder.base=8",
-    "agent.tokenizer.quantizer.size=32",
-    "agent.tokenizer.quantizer.dim=8",
-    "agent.dynamics.width=64",
-    "agent.dynamics.layers=1",
-    "agent.dynamics.heads=2",
-    "agent.dynamics.layout.base=8",
-    "agent.dynamics.layout.latent=1",
-    "agent.dynamics.layout.patch=8",
-    "agent.dynamics.layout.mult=[1]",
-    "agent.dynamics.layout.down=[0]",
-    "agent.actor_critic.base=8",
-    "agent.actor_critic.latent=2",
-    "agent.actor_critic.hidden=16",
-    "agent.actor_critic.patch=8",
-    "agent.actor_critic.mult=[1]",
-    "agent.actor_critic.down=[0]",
-    "agent.behaviour.horizon=3",
-    "agent.behaviour.context=2",
-    "agent.behaviour.epsilon=0.2",
-    "run.steps=60",
-    "run.first_steps=30",
-    "run.first_hold=2",
-    "run.epoch_steps=15",
-    "run.chunk_steps=7",
-    "run.tail_epochs=1",
-    "run.eval_episodes=2",
-    "run.eval_envs=2",
-    "run.checkpoint_minutes=1000",
-    "run.dream_minutes=0",
-]
-CRAFTER = [*WORDS, "env=crafter", "env.length=12"]
-"""Real Crafter, its episodes cut at 12 steps."""
+_ALL = """
+size=tiny run=debug device=cpu precision=float32 threads=1 console=plain env.num_envs=3
+env.workers=0 agent.dynamics.width=64 agent.dynamics.layers=1 agent.dynamics.heads=2
+agent.behaviour.horizon=3 agent.behaviour.context=2 agent.behaviour.epsilon=0.2 run.steps=60
+run.first_steps=30 run.first_hold=2 run.epoch_steps=15 run.chunk_steps=7 run.tail_epochs=1
+run.eval_episodes=2 run.eval_envs=2 run.checkpoint_minutes=1000 run.dream_minutes=0
+"""
+_CONV = "patch=8 mult=[1] down=[0]"
+_CODES = "quantizer.size=32 quantizer.dim=8"
+_AGENTS = {
+    "delta_iris": {
+        "tokenizer": f"{_CONV} encoder.base=8 encoder.latent=8 context.base=8 context.latent=4 "
+        f"decoder.base=8 {_CODES}",
+        "dynamics.layout": f"{_CONV} base=8 latent=1",
+        "actor_critic": f"{_CONV} base=8 latent=2 hidden=16",
+    },
+    "iris": {
+        "tokenizer": "tokens=4 patch=8 mult=[1,1] down=[1,1] attend=[0,1] encoder.base=8 "
+        f"encoder.latent=8 decoder.base=8 {_CODES}",
+        "dynamics": "dropout=0.1",
+        "actor_critic": "patch=8 widths=[8,8] hidden=16",
+    },
+}
+_GAMES = {
+    # Real Crafter, its episodes cut at 12 steps.
+    "crafter": "env.length=12",
+    "atari": "env.game=pong env.max_frames=48",
+}
 
 
-def small(*words: str) -> Config:
-    """The settings of a run of 60 steps in 4 epochs, changed by `words`."""
-    return load([*CRAFTER, *words]).config
+def words_of(agent: str = "delta_iris", env: str = "crafter") -> list[str]:
+    """The command line of a run of 60 steps in 4 epochs."""
+    parts = _AGENTS[agent].items()
+    own = [f"agent.{at}.{word}" for at, words in parts for word in words.split()]
+    return [f"agent={agent}", f"env={env}", *_ALL.split(), *own, *_GAMES[env].split()]
+
+
+CRAFTER = words_of()
+
+
+def small(*words: str, agent: str = "delta_iris", env: str = "crafter") -> Config:
+    """The settings of such a run, changed by `words`."""
+    return load([*words_of(agent, env), *words]).config
 
 
 def games(make: Callable[[], Game], count: int = 3) -> VectorEnv:

@@ -74,10 +74,33 @@ ATARI_4 = {
     "target": 3_608_245,
     "all": 14_859_462,
 }
+# Totals as published; the parts are what they are made of. The dynamics' own embedding of codes
+# is not the tokenizer's codebook.
+IRIS_18 = {
+    "tokenizer": 4_027_523,
+    "tokenizer.encoder": 1_418_240,
+    "tokenizer.decoder": 1_821_827,
+    "tokenizer.pre tokenizer.post": 525_312,
+    "tokenizer.quantizer": 262_144,
+    "dynamics": 8_451_077,
+    "dynamics.net.blocks": 7_897_600,
+    "dynamics.net.position": 87_040,
+    "dynamics.net.norm": 512,
+    "dynamics.layout.token": 131_072,
+    "dynamics.layout.action": 4_608,
+    "dynamics.token_head": 197_376,
+    "dynamics.reward_head": 66_563,
+    "dynamics.end_head": 66_306,
+    "policy": 3_225_139,
+    "policy.encoder": 65_568,
+    "policy.lstm": 3_149_824,
+    "policy.actor": 9_234,
+    "policy.critic": 513,
+}
 
 
-def paper_agent(env: str, num_actions: int) -> Agent:
-    config = load([f"env={env}", "agent=delta_iris", "size=paper"]).config
+def paper_agent(env: str, num_actions: int, agent: str = "delta_iris") -> Agent:
+    config = load([f"env={env}", f"agent={agent}", "size=paper"]).config
     return build_agent(config.agent.model_dump(), EnvSpec((64, 64, 3), Discrete(num_actions)))
 
 
@@ -96,15 +119,20 @@ def count(agent: Agent, path: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("env", "num_actions", "expected"),
-    [("crafter", 17, CRAFTER), ("atari", 18, ATARI_18), ("atari", 4, ATARI_4)],
+    ("agent", "env", "num_actions", "expected"),
+    [
+        ("delta_iris", "crafter", 17, CRAFTER),
+        ("delta_iris", "atari", 18, ATARI_18),
+        ("delta_iris", "atari", 4, ATARI_4),
+        ("iris", "atari", 18, IRIS_18),
+    ],
 )
 def test_every_module_has_as_many_parameters_as_published(
-    env: str, num_actions: int, expected: dict[str, int]
+    agent: str, env: str, num_actions: int, expected: dict[str, int]
 ) -> None:
     with torch.device("meta"):
-        agent = paper_agent(env, num_actions)
-    got = {paths: sum(count(agent, path) for path in paths.split()) for paths in expected}
+        built = paper_agent(env, num_actions, agent)
+    got = {paths: sum(count(built, path) for path in paths.split()) for paths in expected}
     assert got == expected
 
 
@@ -132,6 +160,25 @@ def test_weights_start_as_published() -> None:
         strict=True,
     ):
         assert torch.equal(ours, theirs) and ours is not theirs
+
+
+def test_iris_starts_as_published() -> None:
+    agent = paper_agent("atari", 18, "iris")
+    for module in agent.get_submodule("world_model.dynamics").modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            assert module.weight.detach().std() == pytest.approx(0.02, rel=0.05)
+    codebook = agent.get_submodule("world_model.tokenizer.quantizer").get_parameter("codebook")
+    assert 0.99 / 512 < codebook.abs().max() <= 1 / 512
+    batch = windows([(0, 2, 0)])
+    with torch.no_grad():
+        parts = agent.world_model.loss(batch).parts
+        assert parts["obs_ce"] == pytest.approx(math.log(512), abs=0.25)
+        assert parts["reward_loss"] == pytest.approx(math.log(3), abs=0.3)
+        assert parts["end_loss"] == pytest.approx(math.log(2), abs=0.3)
+        agent.horizon = 2
+        parts = agent.policy_loss(agent.lesson(batch)).parts
+    assert parts["entropy"] == pytest.approx(math.log(18), abs=0.02)
+    assert parts["value"].abs() < 1e-3
 
 
 def test_losses_start_near_those_of_even_guesses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from agents.build import build_agent
 from envs.experience import Discrete, EnvSpec
 from runners.hardware import Hardware
 from runners.phases import Phase
+from runners.rollout import free_dreams, rollout, undisturbed
 from runners.settings.load import load
 from runners.settings.presets import names
 from tests.nets import NUM_ACTIONS, windows
@@ -54,3 +56,8 @@ def update_each_phase(*words: str) -> None:
         assert {"loss", "grad_norm"} <= metrics.keys() and metrics["grad_norm"] > 0
         moved = [bool((p != b).any()) for p, b in zip(phase.parameters, before, strict=True)]
         assert sum(moved) > len(moved) / 2
+    with undisturbed(built, seed=0):
+        dreamed = rollout(built, windows([(0, 4, 0)] * 2), 2)
+        assert dreamed.dream.shape == (2, 4, 64, 64, 3) and np.isfinite(dreamed.value[:, 1:]).all()
+        free = free_dreams(built, windows([(0, 4, 0)]), 2, 3)
+    assert free.frames.shape == (3, 4, 64, 64, 3) and np.isfinite(free.returns).all()

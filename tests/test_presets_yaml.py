@@ -85,6 +85,26 @@ def test_delta_iris_has_the_published_numbers() -> None:
     }
 
 
+def test_iris_has_the_published_numbers() -> None:
+    agent = load(["env=atari", "agent=iris", "size=paper"]).config.agent
+    tree = agent.model_dump()
+    assert (tree["tokenizer"]["tokens"], tree["tokenizer"]["quantizer"]["size"]) == (16, 512)
+    keys = ("width", "layers", "heads", "blocks", "dropout", "reward")
+    assert [tree["dynamics"][key] for key in keys] == [256, 10, 4, 20, 0.1, "sign"]
+    # 20 imagined steps, the last of which is the bootstrap of 19.
+    behaviour = agent.behaviour
+    assert (behaviour.context, behaviour.model_context, behaviour.horizon) == (20, 0, 19)
+    assert (behaviour.gamma, behaviour.lam, behaviour.entropy) == (0.995, 0.95, 0.001)
+    phases = agent.phases
+    frames = phases.tokenizer.batch * phases.tokenizer.frames
+    assert (frames, phases.world_model.batch, phases.policy.batch) == (256, 64, 64)
+    assert phases.world_model.frames == 20
+    parts = (phases.tokenizer, phases.world_model, phases.policy)
+    assert [p.after_epoch for p in parts] == [5, 25, 50]
+    assert {(p.updates, p.lr, p.clip, p.priority) for p in parts} == {(200, 1e-4, 10.0, 0.0)}
+    assert [p.weight_decay for p in parts] == [0.0, 0.01, 0.0]
+
+
 @pytest.mark.parametrize(("run", "epochs"), [("crafter10m", 1000), ("atari100k", 600)])
 def test_published_budgets_make_the_published_epochs(run: str, epochs: int) -> None:
     budget = load([f"run={run}"]).config.run

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from runners.run_folder import create_run, read_summary
 from runners.settings.config import Config
 from runners.settings.load import read as read_settings
 from runners.settings.load import to_yaml
+from runners.settings.presets import names
 from runners.train import restore
 from runners.trainer import Schedule, Stopped, Trainer
 from tests.runs import differences, essence, games, small, trainer_of
@@ -35,8 +37,8 @@ from worldmodels.dynamics import DYNAMICS
 COUNTING = functools.partial(CountingGame, 4, 5, size=64, num_actions=5, life_every=3)
 
 
-def crafter(config: Config) -> Env:
-    """Real Crafter in this process."""
+def real(config: Config) -> Env:
+    """Real games in this process."""
     return open_env(config, num_envs=config.env.num_envs, workers=0, training=True)
 
 
@@ -89,13 +91,19 @@ def test_a_run_stopped_at_every_moment_is_the_same_run(tmp_path: Path) -> None:
     assert differences(end, again) == []
 
 
-@pytest.mark.parametrize("stop", [2, 7, 13, 16, 18])
-def test_a_crafter_run_stopped_once_is_the_same_run(tmp_path: Path, stop: int) -> None:
-    """Stops lie in collection at random, in each phase, and in collection by the policy."""
-    config = small("run.steps=45", "run.tail_epochs=0")
-    end, moments = whole(config, tmp_path / "whole", crafter)
+# Stops lie in collection at random, in each phase, and in collection by the policy.
+STOPS = [*product(["delta_iris"], ["crafter"], [2, 7, 13, 18])]
+STOPS += [*product(names("agent"), names("env"), [16])]
+
+
+@pytest.mark.parametrize(("agent", "env", "stop"), STOPS)
+def test_a_real_run_stopped_once_is_the_same_run(
+    tmp_path: Path, agent: str, env: str, stop: int
+) -> None:
+    config = small("run.steps=45", "run.tail_epochs=0", agent=agent, env=env)
+    end, moments = whole(config, tmp_path / "whole", real)
     assert stop < moments
-    again = interrupted(config, tmp_path / "parts", crafter, [stop])
+    again = interrupted(config, tmp_path / "parts", real, [stop])
     assert differences(end, again) == []
 
 
