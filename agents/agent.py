@@ -119,7 +119,7 @@ class Agent(nn.Module):
                 learn=lambda _: {},
                 module=dynamics,
                 starts=False,
-                frame_values=largest_map(dynamics),
+                frame_values=dynamics.frame_values,
             ),
             Learner(
                 name="policy",

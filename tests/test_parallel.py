@@ -166,3 +166,10 @@ def test_every_parameter_learns(shape: str) -> None:
     grads = gradients(net, net.loss(batch, truth(batch)).total)
     assert grads.keys() == dict(net.named_parameters()).keys()
     assert all(g.abs().max() > 0 for g in grads.values())
+
+
+def test_an_update_is_cut_by_the_largest_activation_of_the_woven_sequence() -> None:
+    assert parallel("token", "agent.dynamics.blocks=30").frame_values == 9 * 2 * 270, "2 heads"
+    # 8x8 patches in 128 channels of the frame's encoder are more than 10 positions a step.
+    delta = parallel("delta", "agent.dynamics.layout.base=128")
+    assert delta.frame_values == 128 * 8 * 8

@@ -93,6 +93,16 @@ def test_every_parameter_learns() -> None:
     assert all(g.abs().max() > 0 for g in grads.values())
 
 
+def test_an_update_is_cut_by_the_largest_activation_of_the_sequence() -> None:
+    net = dynamics("agent.dynamics.blocks=30")
+    assert net.frame_values == 5 * 2 * 150, "2 heads, 150 positions"
+    short = dynamics("agent.dynamics.blocks=9", "agent.phases.world_model.frames=9")
+    assert short.frame_values == 5 * 4 * 32, "4 times the width"
+    # 8x8 patches in 8 channels of the frame's encoder; on a short sequence they are the largest.
+    delta = dynamics_of(small_agent("agent.dynamics.layout.base=64"))
+    assert delta.frame_values == 64 * 8 * 8
+
+
 @pytest.mark.parametrize("context", [0, 3])
 def test_the_world_model_imagines_what_its_loss_scores(context: int) -> None:
     agent = small_agent("agent.dynamics.layout.kind=token")

@@ -143,7 +143,12 @@ class Layout(Protocol):
 
 
 class Dynamics(Protocol):
-    """Predicts tokens, reward and end of the next step. Memory is an argument and a result."""
+    """Predicts tokens, reward and end of the next step. Memory is an argument and a result.
+
+    `frame_values`: numbers in the largest activation that the loss has for one frame.
+    """
+
+    frame_values: int
 
     def loss(self, batch: Batch, tokens: Tensor) -> Loss:
         """Scores tokens (B,T+1,K), of which tokens[:, t] describes obs[:, t]."""

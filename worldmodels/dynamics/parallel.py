@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldmodels.batch import Batch
 from worldmodels.dynamics.scores import Weights, head, predict, step_loss
 from worldmodels.dynamics.sequence import Memory, begin, embed, see, with_room
+from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import REWARD_TARGETS, sample
 from worldmodels.nets.init import init_normal
 from worldmodels.nets.transformer import Transformer
@@ -64,6 +65,9 @@ class Parallel(nn.Module):
         self.reward_head = head(width, self.reward.size)
         self.end_head = head(width, 2)
         self.apply(init_normal)
+        # A frame's pixels, or its positions, queries too, in a block's MLP or in attention.
+        woven = layout.stride + layout.tokens
+        self.frame_values = max(largest_map(self), woven * max(4 * width, heads * woven * blocks))
 
     def loss(self, batch: Batch, tokens: Tensor) -> Loss:
         """Cross-entropies over valid steps; tokens (B,T+1,K) describe obs.
