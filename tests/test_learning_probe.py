@@ -8,6 +8,7 @@ import pytest
 
 from envs.probes import ChoiceGame
 from runners.evaluate import play
+from runners.settings.presets import names
 from tests.runs import HARDWARE, games, small, trainer_of
 
 WORDS = [
@@ -41,12 +42,19 @@ WORDS = [
     "agent.phases.policy.updates=100",
     "agent.phases.policy.lr=5e-4",
 ]
+# What an agent needs beyond WORDS: the policy of IRIS sees nothing but what the tokenizer rebuilds.
+OWN = {
+    "delta_iris": [],
+    "iris": ["agent.phases.tokenizer.first_updates=250", "agent.dynamics.dropout=0"],
+}
 
 
 @pytest.mark.slow
-def test_a_policy_learned_in_imagination_plays_for_real(tmp_path: Path) -> None:
+@pytest.mark.parametrize("agent", names("agent"))
+def test_a_policy_learned_in_imagination_plays_for_real(tmp_path: Path, agent: str) -> None:
     """Random actions reach 2 of 8, knowing the frame 8; all 400 real steps were random ones."""
-    trainer = trainer_of(small(*WORDS), tmp_path, games(ChoiceGame, 8))
+    config = small(*WORDS, *OWN[agent], agent=agent)
+    trainer = trainer_of(config, tmp_path, games(ChoiceGame, 8))
     trainer.run()
     assert trainer.at.steps == 400 and trainer.at.updates["policy"] == 400
     evaluation, _ = play(trainer.agent, games(ChoiceGame, 8), HARDWARE, episodes=64, seed=99)
