@@ -52,13 +52,16 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         num_actions=env.act.n,
     )
     dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
-    behaviour = settings["behaviour"]
+    behaviour, view = settings["behaviour"], VIEWS[settings["view"]]()
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
     return Agent(
         world_model=WorldModel(
-            tokenizer=tokenizer, dynamics=dynamics, context=behaviour["model_context"]
+            tokenizer=tokenizer,
+            dynamics=dynamics,
+            draws=view.looks or layout.look_size > 0,
+            context=behaviour["model_context"],
         ),
-        view=VIEWS[settings["view"]](),
+        view=view,
         actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
         critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),

@@ -32,7 +32,9 @@ class Decision(Protocol):
 
 
 class View(Protocol):
-    """What the policy sees of the world."""
+    """What the policy sees of the world. `looks`: whether at pictures."""
+
+    looks: bool
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,*X) of real frames."""

@@ -14,12 +14,15 @@ from worldmodels.world_model import WorldModel
 class Frame:
     """The frame itself: real where there is one, decoded in imagination."""
 
+    looks = True
+
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
         return window.obs
 
     def imagined(self, state: State) -> Tensor:
         """(B,H,W,C) uint8."""
+        assert state.obs is not None
         return state.obs
 
 
@@ -28,6 +31,8 @@ class Reconstruction:
 
     Tokens must show whole frames: the first frame of a window has none before it.
     """
+
+    looks = True
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
@@ -38,6 +43,7 @@ class Reconstruction:
 
     def imagined(self, state: State) -> Tensor:
         """(B,H,W,C) uint8, decoded from tokens already."""
+        assert state.obs is not None
         return state.obs
 
 

@@ -158,19 +158,21 @@ def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Compa
     tokens = world_model.tokenizer.encode(prev, batch.obs[:, 1:])
     recon = world_model.tokenizer.decode(prev, tokens)
     past = _past(batch, context)
-    state = world_model.start(past)
-    _, value, carry = agent.judge(state.obs, agent.watch(past))
+    state, obs = world_model.start(past), past.obs[:, -1]
+    _, value, carry = agent.judge(obs, agent.watch(past))
     frames, values, predictions = [], [value], []
-    for t in range(context, batch.act.shape[1]):
-        state, prediction = world_model.imagine(state, batch.act[:, t])
+    for act in batch.act[:, context:].unbind(1):
+        state, prediction = world_model.imagine(state, act)
         _, value, carry = agent.judge_dream(state, carry)
-        frames.append(state.obs)
+        obs = _picture(world_model, obs, act, state)
+        frames.append(obs)
         values.append(value)
         predictions.append(prediction)
-    state, misled = world_model.start(past), []
+    state, obs, misled = world_model.start(past), past.obs[:, -1], []
     for act in wrong.unbind(1):
         state, _ = world_model.imagine(state, act)
-        misled.append(state.obs)
+        obs = _picture(world_model, obs, act, state)
+        misled.append(obs)
     real = batch.obs[:, 1:]
     sampled = torch.stack([p.tokens for p in predictions], 1)
     return Comparison(
@@ -196,13 +198,15 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
     first = rows_of(batch, slice(0, 1))
     horizon = batch.act.shape[1] - context
     past = _past(rows_of(first, torch.zeros(num, dtype=torch.int64)), context)
-    state = agent.world_model.start(past)
-    logits, _, carry = agent.judge(state.obs, agent.watch(past))
+    state, obs = agent.world_model.start(past), past.obs[:, -1]
+    logits, _, carry = agent.judge(obs, agent.watch(past))
     frames, rews, ends = [], [], []
     for _ in range(horizon):
-        state, prediction = agent.world_model.imagine(state, sample(logits))
+        act = sample(logits)
+        state, prediction = agent.world_model.imagine(state, act)
         logits, _, carry = agent.judge_dream(state, carry)
-        frames.append(state.obs)
+        obs = _picture(agent.world_model, obs, act, state)
+        frames.append(obs)
         rews.append(prediction.rew)
         ends.append(prediction.end)
     seen = past.obs[:, 1:]
@@ -215,6 +219,14 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
         ended=np.concatenate([nothing > 0, before], 1),
         num_seen=context,
     )
+
+
+def _picture(world_model: WorldModel, obs: Tensor, act: Tensor, state: State) -> Tensor:
+    """The frame (B,H,W,C) of an imagined moment, drawn here where imagination drew none.
+
+    obs, act: the frame before, and what was done there.
+    """
+    return world_model.draw(obs, act, state.tokens) if state.obs is None else state.obs
 
 
 def rows_of(batch: Batch, rows: Any) -> Batch:

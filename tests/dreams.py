@@ -60,11 +60,12 @@ class FakeModel(nn.Module):
 
     def start(self, batch: Any) -> State:
         assert bool(batch.valid.all()) and batch.obs.shape[1] == batch.act.shape[1] + 1
-        return State(memory=0, obs=batch.obs[:, -1])
+        obs = batch.obs[:, -1]
+        return State(memory=0, obs=obs, tokens=obs[:, 0, 0, :1].long())
 
     def imagine(self, state: State, act: Tensor) -> tuple[State, Prediction]:
         self.modes.append(self.training)
-        x = state.obs[:, 0, 0, 0].long() + 1 + act + self.drift
+        x = state.tokens[:, 0] + 1 + act + self.drift
         if self.noise:
             x = x + torch.randint(0, 2, x.shape)
         tokens, step = x[:, None], state.memory + 1
@@ -76,8 +77,8 @@ class FakeModel(nn.Module):
             end=ended,
             end_prob=ended.float(),
         )
-        obs = self.tokenizer.decode(Prev(state.obs, act), tokens)
-        return State(memory=step, obs=obs), prediction
+        obs = self.tokenizer.decode(Prev(torch.empty(0), act), tokens)
+        return State(memory=step, obs=obs, tokens=tokens), prediction
 
 
 class FakeAgent(nn.Module):
@@ -95,6 +96,7 @@ class FakeAgent(nn.Module):
         return logits, obs[:, 0, 0, 0].float(), carry + 1
 
     def judge_dream(self, state: State, carry: int) -> tuple[Tensor, Tensor, int]:
+        assert state.obs is not None
         return self.judge(state.obs, carry)
 
 

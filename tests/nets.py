@@ -19,6 +19,8 @@ from runners.settings.load import load
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.parallel import Parallel
+from worldmodels.dynamics.sequence import Memory
+from worldmodels.protocols import State
 from worldmodels.tokenizers.delta_vq import DeltaVQ
 
 NUM_ACTIONS = 5
@@ -130,6 +132,12 @@ def tokens_of(batch: Batch, seed: int = 3) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 16, (*batch.act.shape, 4), generator=rng)
     return F.pad(tokens, (0, 0, 1, 0))
+
+
+def shown(moment: State | Memory) -> Tensor:
+    """The frame of an imagined moment that has one."""
+    assert moment.obs is not None
+    return moment.obs
 
 
 def cut(batch: Batch, rows: slice, steps: slice) -> Batch:

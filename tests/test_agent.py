@@ -17,6 +17,7 @@ from tests.nets import (
     gradients,
     scribble,
     shake,
+    shown,
     small_agent,
     windows,
 )
@@ -96,7 +97,7 @@ def test_a_lesson_holds_returns_and_baselines_of_the_target_network() -> None:
         act, carry = agent.act(obs, carry)
         assert torch.equal(act, lesson.act[:, t])
         state, prediction = agent.world_model.imagine(state, act)
-        obs = state.obs
+        obs = shown(state)
         frames.append(obs)
         rew.append(prediction.rew)
         end.append(prediction.end)

@@ -16,6 +16,7 @@ from tests.nets import (
     no_waiting,
     scored,
     scribble,
+    shown,
     small_agent,
     tokens_of,
     windows,
@@ -167,7 +168,7 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone(layout: str) -> None
         here = memory
         level = memory.cache.filled
         # Whatever was in the memory is read before the cache is written again.
-        fresh = net.start(alone(here.obs), here.tokens[:, None])
+        fresh = net.start(alone(shown(here)), here.tokens[:, None])
         _, expected = net.step(fresh, act, tokens)
         memory, prediction = net.step(here, act, tokens)
         if memory.cache.filled < level:

@@ -24,7 +24,29 @@ from runners.rollout import free_dreams, rollout, undisturbed, windows
 from runners.settings.config import Config
 from runners.settings.options import ImagineOptions
 from tests.dreams import EPISODES, SIZE, FakeAgent, drawn, episode
+from tests.nets import NUM_ACTIONS, small_agent
+from tests.nets import windows as real_windows
 from tests.runs import HARDWARE
+from worldmodels.protocols import State
+
+
+def test_pictures_of_dreams_need_no_imagined_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = small_agent("agent.dynamics.layout.kind=token", "agent.view=reconstruction")
+    watched = real_windows([(0, 6, 0)] * 2)
+
+    def unseen(state: State, carry: Any) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        return torch.zeros(len(state.tokens), NUM_ACTIONS), torch.zeros(len(state.tokens)), carry
+
+    monkeypatch.setattr(agent, "judge_dream", unseen)
+    found = []
+    for draws in (True, False):
+        monkeypatch.setattr(agent.world_model, "draws", draws)
+        with undisturbed(agent, 3):
+            compared, free = rollout(agent, watched, 2), free_dreams(agent, watched, 2, 3)
+        found.append((compared.dream, compared.misled, free.frames))
+    assert found[0][0].shape == (2, 6, 64, 64, 3) and found[0][2].shape == (3, 6, 64, 64, 3)
+    for drawn_in_the_dream, drawn_after in zip(*found, strict=True):
+        np.testing.assert_array_equal(drawn_in_the_dream, drawn_after)
 
 
 def test_windows_are_distinct_stretches_of_one_episode() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.layouts import SHAPES, described, parallel, truth
-from tests.nets import cut, heard, no_waiting, scored, scribble, windows
+from tests.nets import cut, heard, no_waiting, scored, scribble, shown, windows
 from worldmodels.batch import Batch
 from worldmodels.dynamics.parallel import Parallel
 from worldmodels.dynamics.sequence import Memory
@@ -140,7 +140,7 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone(shape: str) -> None:
         obs, tokens = windows([(0, 1, 0)] * 3, seed=step).obs[:, 0], torch.full((3, 4), step % 16)
         act, here = batch.act[:, step % 3], memory
         # Whatever was in the memory is read before the cache is written again.
-        fresh = net.start(alone(here.obs), here.tokens[:, None])
+        fresh = net.start(alone(shown(here)), here.tokens[:, None])
         _, expected = net.step(fresh, act, tokens)
         memory, prediction = net.step(here, act, tokens)
         if memory.cache.filled < here.cache.filled:

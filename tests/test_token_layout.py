@@ -15,6 +15,7 @@ from tests.nets import (
     gradients,
     scored,
     scribble,
+    shown,
     small_agent,
     windows,
 )
@@ -113,4 +114,4 @@ def test_the_world_model_imagines_what_its_loss_scores(context: int) -> None:
     for t in range(context, 6):
         state, prediction = model.imagine(state, batch.act[:, t], tokens[:, t + 1])
         torch.testing.assert_close(prediction.logits, trained[:, t], atol=1e-5, rtol=1e-4)
-        assert state.obs.shape == (3, 64, 64, 3) and state.obs.dtype == torch.uint8
+        assert shown(state).shape == (3, 64, 64, 3) and shown(state).dtype == torch.uint8

@@ -13,6 +13,7 @@ from tests.nets import (
     parts,
     scribble,
     shake,
+    shown,
     small_agent,
     windows,
 )
@@ -48,7 +49,7 @@ def test_imagining_the_truth_retraces_the_logits_of_the_loss(
     monkeypatch.setattr(tokenizer, "decode", decode)
     state, tokens = model.start(cut(batch, slice(None), slice(0, context))), model.tokenize(batch)
     for t in range(context, 8):
-        assert torch.equal(state.obs, batch.obs[:, t])
+        assert torch.equal(shown(state), batch.obs[:, t])
         state, prediction = model.imagine(state, batch.act[:, t], tokens[:, t + 1])
         expected = trained["token_head"][:, t]
         torch.testing.assert_close(prediction.logits, expected, atol=1e-5, rtol=1e-4)
@@ -65,12 +66,12 @@ def test_an_imagined_frame_is_decoded_from_the_imagined_frame_before_it() -> Non
     model, (tokenizer, _) = agent.world_model, parts(agent)
     state = model.start(batch)
     for t in range(3):
-        before = state.obs
+        before = shown(state)
         state, prediction = model.imagine(state, batch.act[:, t])
         prev = Prev(before[:, None], batch.act[:, t, None])
         with torch.no_grad():
             expected = tokenizer.decode(prev, prediction.tokens[:, None])[:, 0]
-        assert torch.equal(state.obs, expected) and state.obs.dtype == torch.uint8
+        assert torch.equal(shown(state), expected) and shown(state).dtype == torch.uint8
         assert prediction.tokens.min() >= 0 and prediction.tokens.max() < tokenizer.vocab
 
 
@@ -92,12 +93,33 @@ def test_imagination_feeds_back_its_own_frames_and_tokens() -> None:
     assert not torch.allclose(moved.logits, last[1], atol=1e-3)
 
 
+def test_where_nobody_looks_nothing_is_drawn_and_all_else_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, batch = world_model("agent.dynamics.layout.kind=token"), windows(LEFT)
+    assert model.draws, "the policy looks at frames"
+    found: list[list[Tensor]] = []
+    for draws in (True, False):
+        monkeypatch.setattr(model, "draws", draws)
+        torch.manual_seed(5)
+        state, frame = model.start(batch), batch.obs[:, -1]
+        assert torch.equal(state.tokens, model.tokenize(batch)[:, -1])
+        found.append([])
+        for act in batch.act.repeat(1, 3).unbind(1):
+            state, prediction = model.imagine(state, act)
+            assert torch.equal(state.tokens, prediction.tokens)
+            found[-1] += [prediction.tokens, prediction.logits]
+            frame = model.draw(frame, act, state.tokens)
+            assert torch.equal(shown(state), frame) if draws else state.obs is None
+    assert len(found[0]) == 48 and all(map(torch.equal, *found))
+
+
 def test_imagination_without_a_past() -> None:
     model, batch = world_model(), windows([(5, 0, 0)] * 2)
     bare = cut(batch, slice(None), slice(5, 5))
     assert bare.act.shape == (2, 0) and bare.seen.all()
     state, prediction = model.imagine(model.start(bare), torch.tensor([1, 2]))
-    assert state.obs.shape == (2, 64, 64, 3) and prediction.rew.shape == (2,)
+    assert shown(state).shape == (2, 64, 64, 3) and prediction.rew.shape == (2,)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -111,7 +133,7 @@ def test_imagination_remembers_no_more_steps_than_it_may(layout: str, context: i
     memory = model.dynamics.start(short, model.tokenize(short))
     _, expected = model.dynamics.step(memory, batch.act[:, 0], tokens)
     torch.testing.assert_close(prediction.logits, expected.logits, atol=1e-5, rtol=1e-4)
-    assert torch.equal(model.start(batch).obs, batch.obs[:, -1])
+    assert torch.equal(shown(model.start(batch)), batch.obs[:, -1])
 
 
 def test_the_tokenizer_gets_no_gradient_from_the_dynamics_loss() -> None:
@@ -138,7 +160,7 @@ def test_padding_before_the_start_changes_no_dream() -> None:
         state = model.start(variant)
         for t in range(3):
             state, prediction = model.imagine(state, batch.act[:, t])
-        dreams.append((state.obs, prediction.logits, prediction.rew))
+        dreams.append((shown(state), prediction.logits, prediction.rew))
     assert all(torch.equal(a, b) for a, b in zip(*dreams, strict=True))
 
 

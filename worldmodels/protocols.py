@@ -65,10 +65,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class State:
-    """An imagined moment: the dynamics' memory and the frame (B,H,W,C) uint8 it has led to."""
+    """An imagined moment: the dynamics' memory, and what it has led to.
+
+    obs (B,H,W,C) uint8 is the frame; None where imagination draws none. tokens (B,K).
+    """
 
     memory: Any
-    obs: Tensor
+    obs: Tensor | None
+    tokens: Tensor
 
 
 class Quantizer(Protocol):
@@ -129,8 +133,11 @@ class Layout(Protocol):
     look_size: int
     stride: int
 
-    def root(self, obs: Tensor, tokens: Tensor) -> Tensor:
-        """(B,root_size,D): opens a sequence at a frame (B,H,W,C) with tokens (B,K)."""
+    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
+        """(B,root_size,D): opens a sequence at a frame (B,H,W,C) with tokens (B,K).
+
+        The frame may be None where `look_size` is 0.
+        """
 
     def act(self, act: Tensor) -> Tensor:
         """(...,1,D) of actions (...)."""
@@ -159,5 +166,8 @@ class Dynamics(Protocol):
     def step(self, memory: Any, act: Tensor, tokens: Tensor | None) -> tuple[Any, Prediction]:
         """Act (B,); sample the next tokens, or score the given ones (B,K)."""
 
-    def see(self, memory: Any, obs: Tensor, tokens: Tensor) -> Any:
-        """Show the frame (B,H,W,C) that the step led to, and its tokens (B,K)."""
+    def see(self, memory: Any, obs: Tensor | None, tokens: Tensor) -> Any:
+        """Show the frame (B,H,W,C) that the step led to, and its tokens (B,K).
+
+        The frame may be None where the layout looks at none.
+        """

@@ -12,14 +12,16 @@ from worldmodels.protocols import Dynamics, Loss, Prediction, Prev, State, Token
 class WorldModel(nn.Module):
     """Scores real windows and goes on from them in imagination.
 
+    `draws`: whether imagined moments have frames, for the dynamics or the policy to look at.
     `context`: the most steps of a real past that imagination remembers; None for all.
     """
 
     def __init__(
-        self, *, tokenizer: Tokenizer, dynamics: Dynamics, context: int | None = None
+        self, *, tokenizer: Tokenizer, dynamics: Dynamics, draws: bool, context: int | None = None
     ) -> None:
         super().__init__()
-        self.tokenizer, self.dynamics, self.context = tokenizer, dynamics, context
+        self.tokenizer, self.dynamics = tokenizer, dynamics
+        self.draws, self.context = draws, context
 
     @torch.no_grad()
     def tokenize(self, batch: Batch) -> Tensor:
@@ -35,7 +37,9 @@ class WorldModel(nn.Module):
         """The moment at obs[:, -1], with the window before it in memory."""
         if self.context is not None:
             batch = batch.last(self.context)
-        return State(self.dynamics.start(batch, self.tokenize(batch)), batch.obs[:, -1])
+        tokens = self.tokenize(batch)
+        obs = batch.obs[:, -1] if self.draws else None
+        return State(self.dynamics.start(batch, tokens), obs, tokens[:, -1])
 
     @torch.no_grad()
     def imagine(
@@ -46,7 +50,12 @@ class WorldModel(nn.Module):
         A sampled end does not stop anything; whoever learns from it masks what follows.
         """
         memory, prediction = self.dynamics.step(state.memory, act, tokens)
-        prev = Prev(state.obs[:, None], act[:, None])
-        obs = self.tokenizer.decode(prev, prediction.tokens[:, None])[:, 0]
+        obs = None if state.obs is None else self.draw(state.obs, act, prediction.tokens)
         memory = self.dynamics.see(memory, obs, prediction.tokens)
-        return State(memory, obs), prediction
+        return State(memory, obs, prediction.tokens), prediction
+
+    @torch.no_grad()
+    def draw(self, obs: Tensor, act: Tensor, tokens: Tensor) -> Tensor:
+        """The frame (B,H,W,C) uint8 of tokens (B,K), after acting (B,) at a frame."""
+        prev = Prev(obs[:, None], act[:, None])
+        return self.tokenizer.decode(prev, tokens[:, None])[:, 0]

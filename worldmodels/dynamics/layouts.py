@@ -36,8 +36,9 @@ class DeltaLayout(nn.Module):
         self.frame_norm = nn.LayerNorm(width)
         self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
 
-    def root(self, obs: Tensor, tokens: Tensor) -> Tensor:
+    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
         """The frame; the tokens that led to it say nothing more."""
+        assert obs is not None
         return self.look(obs)
 
     def act(self, act: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class TokenLayout(nn.Module):
         self.tokens, self.root_size, self.stride = tokens, tokens, tokens + 1
         self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
 
-    def root(self, obs: Tensor, tokens: Tensor) -> Tensor:
+    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
         """(B,K,D): the tokens of the frame."""
         return self.answer(tokens)
 

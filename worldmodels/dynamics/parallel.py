@@ -127,7 +127,7 @@ class Parallel(nn.Module):
         answer = layout.answer(prediction.tokens).to(pending.dtype)
         return Memory(cache, answer, memory.obs, prediction.tokens), prediction
 
-    def see(self, memory: Memory, obs: Tensor, tokens: Tensor) -> Memory:
+    def see(self, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
         """Queue the frame for the next pass, and make it the place to restart from."""
         return see(self.layout, memory, obs, tokens)
 

@@ -20,13 +20,14 @@ class Memory:
     """What an imagined moment remembers.
 
     `pending` (B,P,D) are positions not yet fed to the transformer; they ride along with the next
-    action, so that what ends a step costs no pass of its own. `obs` (B,H,W,C) and `tokens` (B,K)
-    open a new sequence at this moment when the cache is full.
+    action, so that what ends a step costs no pass of its own. `obs` (B,H,W,C), which may be None
+    where the layout looks at no frame, and `tokens` (B,K) open a new sequence at this moment when
+    the cache is full.
     """
 
     cache: Cache
     pending: Tensor
-    obs: Tensor
+    obs: Tensor | None
     tokens: Tensor
 
 
@@ -65,7 +66,10 @@ def with_room(
     return net.empty(len(root)), root.to(pending.dtype)
 
 
-def see(layout: Layout, memory: Memory, obs: Tensor, tokens: Tensor) -> Memory:
+def see(layout: Layout, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
     """Queue the frame for the next pass, and make it the place to restart from."""
-    look = layout.look(obs).to(memory.pending.dtype)
-    return Memory(memory.cache, torch.cat((memory.pending, look), 1), obs, tokens)
+    pending = memory.pending
+    if layout.look_size:
+        assert obs is not None
+        pending = torch.cat((pending, layout.look(obs).to(pending.dtype)), 1)
+    return Memory(memory.cache, pending, obs, tokens)
