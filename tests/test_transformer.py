@@ -128,6 +128,7 @@ def test_attention_on_a_cpu_is_torchs(start: int) -> None:
     ours = attend(q, k, v, mask)
     torch.testing.assert_close(ours, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
     torch.testing.assert_close(ours[-1], v[-1, :, start:])
+    torch.testing.assert_close(attend(q, k, v, None), F.scaled_dot_product_attention(q, k, v))
 
 
 def test_a_cache_refuses_more_than_it_holds_and_takes_the_type_of_autocast() -> None:

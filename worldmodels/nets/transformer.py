@@ -32,8 +32,8 @@ class Cache:
         return self.visible.shape[1]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float = 0.0) -> Tensor:
-    """Attention of q (B,h,L,d) to k, v (B,h,S,d) where mask (B,1,L,S) is True.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float = 0.0) -> Tensor:
+    """Attention of q (B,h,L,d) to k, v (B,h,S,d) where mask (B,1,L,S) is True; None is all True.
 
     A share `drop` of the weights is dropped.
 
@@ -43,24 +43,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, drop: float = 0.0) -> 
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-    return F.dropout(weights.to(v.dtype), drop) @ v
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return F.dropout(scores.softmax(-1).to(v.dtype), drop) @ v
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); exact GELU, MLP four times as wide."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); exact GELU, `hidden` units between."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(
         self,
         x: Tensor,
-        mask: Tensor,
+        mask: Tensor | None = None,
         *,
         slot: tuple[Tensor, Tensor] | None = None,
         start: int = 0,
@@ -68,7 +69,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """x (B,L,D); mask (B,1,L,S) True where attended; slot: this layer's cached k, v.
 
-        A share `drop` is dropped of attention's weights and of what is added to x.
+        Without a mask all attend to all. A share `drop` is dropped of attention's weights and of
+        what is added to x.
         """
         batch, length, dim = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
@@ -96,7 +98,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.heads, self.capacity, self.dropout = heads, capacity, dropout
         self.position = nn.Embedding(capacity, dim)
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(dim, heads, 4 * dim) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
