@@ -40,6 +40,8 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     assert torch.equal(tokenizer.encode(prev, batch.obs[:, 1:]), tokens[:, 1:])
     obs = tokenizer.decode(prev, tokens[:, 1:])
     assert obs.dtype == torch.uint8 and obs.shape == batch.obs[:, 1:].shape
+    embedded = tokenizer.embed(tokens)
+    assert embedded.shape == (*tokens.shape, tokenizer.dim) and embedded.dtype == torch.float32
     loss = tokenizer.loss(batch)
     torch.testing.assert_close(tokenizer.loss(scribble(batch)).total, loss.total)
     assert gradients(tokenizer, loss.total)

@@ -98,10 +98,14 @@ class Quantizer(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Turns frames into `tokens` tokens below `vocab`, and back, given the step before."""
+    """Turns frames into `tokens` tokens below `vocab`, and back, given the step before.
+
+    Each token stands for a vector of `dim` numbers.
+    """
 
     vocab: int
     tokens: int
+    dim: int
 
     def encode(self, prev: Prev, obs: Tensor) -> Tensor:
         """Tokens (B,T,K) of frames (B,T,H,W,C)."""
@@ -111,6 +115,9 @@ class Tokenizer(Protocol):
 
     def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
         """Frames (B,T,H,W,C) uint8 of tokens (B,T,K)."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The vectors (...,dim) float32 that tokens (...) stand for."""
 
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction of a window's frames, a mean over those that `weight` counts."""

@@ -63,7 +63,7 @@ class DeltaVQ(nn.Module):
         height, width, _ = obs_shape
         shape = Stages(**stages)
         scale = shape.scale
-        self.tokens, self.vocab = tokens, quantizer.size
+        self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
         self.image, self.grid = (height, width), (height // scale, width // scale)
         self.side = math.isqrt(tokens)
         self.action_channels = action_channels
@@ -96,6 +96,10 @@ class DeltaVQ(nn.Module):
         """The next frames (B,T,H,W,C) uint8, on the 8-bit grid."""
         codes = self.quantizer.embed(tokens.flatten(0, 1))
         return to_uint8(self._picture(prev, codes)).unflatten(0, tokens.shape[:2])
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The quantizer's vectors (...,dim) of tokens (...)."""
+        return self.quantizer.embed(tokens)
 
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the valid transitions."""

@@ -48,7 +48,7 @@ class FrameVQ(nn.Module):
     ) -> None:
         super().__init__()
         shape = DeepStages(**stages)
-        self.tokens, self.vocab = tokens, quantizer.size
+        self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
         self.grid = (obs_shape[0] // shape.scale, obs_shape[1] // shape.scale)
         self.weights = {"l1": l1, "l2": l2, "worst": worst}
         self.encoder = DeepEncoder(CHANNELS, **encoder, stages=shape)
@@ -72,6 +72,10 @@ class FrameVQ(nn.Module):
         """Frames (B,T,H,W,C) uint8, on the 8-bit grid."""
         codes = self.quantizer.embed(tokens.flatten(0, 1))
         return to_uint8(self._picture(codes)).unflatten(0, tokens.shape[:2])
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The quantizer's vectors (...,dim) of tokens (...)."""
+        return self.quantizer.embed(tokens)
 
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the real frames."""
