@@ -81,7 +81,7 @@ class Agent(nn.Module):
     @torch.no_grad()
     def judge_dream(self, state: State, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         """The same at imagined moments."""
-        return self._judge(self.view.imagined(state)[:, None], carry)
+        return self._judge(self.view.imagined(self.world_model, state)[:, None], carry)
 
     def _judge(self, x: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         decision, carry = self.actor_critic(x, carry)
@@ -129,7 +129,7 @@ class Agent(nn.Module):
                 learn=lambda seen: self._learn(*seen),
                 module=policy,
                 starts=True,
-                frame_values=largest_map(policy),
+                frame_values=policy.frame_values,
             ),
         ]
 

@@ -54,15 +54,22 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
     dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
     behaviour, view = settings["behaviour"], VIEWS[settings["view"]]()
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
+    world_model = WorldModel(
+        tokenizer=tokenizer,
+        dynamics=dynamics,
+        draws=view.looks or layout.look_size > 0,
+        context=behaviour["model_context"],
+    )
+    actor_critic = make(
+        ACTOR_CRITICS,
+        settings["actor_critic"],
+        obs_shape=view.shape(world_model, env.obs_shape),
+        num_actions=env.act.n,
+    )
     return Agent(
-        world_model=WorldModel(
-            tokenizer=tokenizer,
-            dynamics=dynamics,
-            draws=view.looks or layout.look_size > 0,
-            context=behaviour["model_context"],
-        ),
+        world_model=world_model,
         view=view,
-        actor_critic=make(ACTOR_CRITICS, settings["actor_critic"], **shapes),
+        actor_critic=actor_critic,
         critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},

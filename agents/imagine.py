@@ -50,7 +50,7 @@ def imagine(
         decision, carry = actor_critic(seen[-1][:, None], carry)
         act = sample(decision.logits[:, 0])
         state, prediction = world_model.imagine(state, act)
-        seen.append(view.imagined(state))
+        seen.append(view.imagined(world_model, state))
         acts.append(act)
         rews.append(prediction.rew)
         ends.append(prediction.end)

@@ -36,17 +36,25 @@ class View(Protocol):
 
     looks: bool
 
+    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """*X, where frames are of shape `obs_shape`."""
+
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,*X) of real frames."""
 
-    def imagined(self, state: State) -> Tensor:
+    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
         """(B,*X) of an imagined moment; the start of a dream is a real one."""
 
 
 class ActorCritic(Protocol):
-    """A policy and a critic with memory. The carry is an argument and a result."""
+    """A policy and a critic with memory. The carry is an argument and a result.
+
+    It must be tensors (B,n), and zeros where an episode begins. `frame_values`: numbers in the
+    largest activation for one moment.
+    """
 
     value: Target
+    frame_values: int
 
     def initial(self, batch: int) -> Carry:
         """The carry before the first observation."""

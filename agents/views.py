@@ -16,11 +16,15 @@ class Frame:
 
     looks = True
 
+    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(H,W,C)."""
+        return obs_shape
+
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
         return window.obs
 
-    def imagined(self, state: State) -> Tensor:
+    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
         """(B,H,W,C) uint8."""
         assert state.obs is not None
         return state.obs
@@ -34,6 +38,10 @@ class Reconstruction:
 
     looks = True
 
+    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(H,W,C)."""
+        return obs_shape
+
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
         # The step before the window is blank.
@@ -41,10 +49,35 @@ class Reconstruction:
         prev = Prev(before, F.pad(window.act, (1, 0)))
         return world_model.tokenizer.decode(prev, world_model.tokenize(window))
 
-    def imagined(self, state: State) -> Tensor:
+    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
         """(B,H,W,C) uint8, decoded from tokens already."""
         assert state.obs is not None
         return state.obs
 
 
-VIEWS: dict[str, type[View]] = {"frame": Frame, "reconstruction": Reconstruction}
+class Tokens:
+    """The vectors of the frame's tokens, for which imagination need not draw the frame: DART.
+
+    Tokens must show whole frames. No gradient reaches the tokenizer.
+    """
+
+    looks = False
+
+    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(K,D)."""
+        return world_model.tokenizer.tokens, world_model.tokenizer.dim
+
+    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+        """(B,T+1,K,D) float32."""
+        return world_model.tokenizer.embed(world_model.tokenize(window)).detach()
+
+    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
+        """(B,K,D) float32."""
+        return world_model.tokenizer.embed(state.tokens).detach()
+
+
+VIEWS: dict[str, type[View]] = {
+    "frame": Frame,
+    "reconstruction": Reconstruction,
+    "tokens": Tokens,
+}

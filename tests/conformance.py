@@ -109,7 +109,8 @@ def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
     assert apart.abs().max() <= 1
     assert torch.equal(view.real(world_model, scribble(batch))[batch.seen], real[batch.seen])
     state: State = world_model.imagine(world_model.start(batch), batch.act[:, -1])[0]
-    imagined = view.imagined(state)
+    assert real.shape[2:] == view.shape(world_model, tuple(batch.obs.shape[2:]))
+    imagined = view.imagined(world_model, state)
     assert imagined.shape == real[:, -1].shape and imagined.dtype == real.dtype
 
 

@@ -48,21 +48,25 @@ _KINDS = {
     "actor_critic": {
         "cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16",
         "pool_lstm": "patch=8 widths=[8,4] hidden=16",
+        "token_transformer": "width=16 layers=2 heads=2 mlp=24",
     },
 }
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
 # Words that another word makes no sense without.
-_NEEDED = dict.fromkeys(
-    ("agent.dynamics.layout.kind=token", "agent.view=reconstruction"),
-    "agent.tokenizer.kind=frame_vq",
-)
+_WHOLE, _READ = "agent.tokenizer.kind=frame_vq", "agent.actor_critic.kind=token_transformer"
+_NEEDED = {
+    "agent.dynamics.layout.kind=token": (_WHOLE,),
+    "agent.view=reconstruction": (_WHOLE,),
+    "agent.view=tokens": (_WHOLE, _READ),
+    _READ: (_WHOLE, "agent.view=tokens"),
+}
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
 
 def settings(*words: str) -> dict[str, Any]:
     """The `agent` group of the tiny preset, shrunk further, as a dict."""
     small = list(SMALL)
-    words = (*(needed for word, needed in _NEEDED.items() if word in words), *words)
+    words = (*(w for word, needed in _NEEDED.items() if word in words for w in needed), *words)
     for at, table in _KINDS.items():
         chosen = [w.split("=")[1] for w in words if w.startswith(f"agent.{at}.kind=")]
         sizes = table[chosen[-1] if chosen else next(iter(table))]

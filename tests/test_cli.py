@@ -59,6 +59,7 @@ WRONG = [
     (["train", "--seed", "1"], "settings have no dashes"),
     (["train", "agent.tokenizer.tokens=3"], "must be one of 1, 4, 16, 64"),
     (["train", "agent.view=reconstruction"], "which the first has not"),
+    (["train", "agent.view=tokens"], "delta tokens do not show a whole frame"),
     (["bench", "device=gpu"], "'auto', 'cpu' or 'cuda'"),
     (["config", "size=huge"], "there are: paper, tiny"),
     (["list", "game"], "did you mean: games"),

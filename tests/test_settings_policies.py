@@ -1,4 +1,4 @@
-"""Settings of a policy's learning: those that cannot be, and runs older than some of them."""
+"""Settings of a policy and its learning: those that cannot be, and runs older than some."""
 
 from __future__ import annotations
 
@@ -24,6 +24,46 @@ def test_a_range_of_returns_needs_two_ends() -> None:
     message = refused(f"{at}kind=percentiles", f"{at}low=60", f"{at}high=40")
     assert f"{at}low=60 must be below {at}high=40" in message
     assert f"it belongs to {at}kind=percentiles" in refused(f"{at}low=10")
+
+
+def test_a_policy_that_reads_what_changed_is_refused() -> None:
+    message = refused("agent.view=tokens", "agent.actor_critic.kind=token_transformer")
+    assert message.startswith("agent.view=tokens with agent.tokenizer.kind=delta_vq: delta tokens")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("view", "kind", "text"),
+    [
+        ("tokens", "cnn_lstm", "it looks at pictures"),
+        ("tokens", "pool_lstm", "it looks at pictures"),
+        ("frame", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
+        ("reconstruction", "token_transformer", "it reads tokens"),
+        ("tokens", "token_transformer", None),
+        ("frame", "pool_lstm", None),
+    ],
+)
+def test_a_policy_that_cannot_see_its_view_is_refused(
+    view: str, kind: str, text: str | None
+) -> None:
+    words = (
+        "agent.tokenizer.kind=frame_vq",
+        f"agent.view={view}",
+        f"agent.actor_critic.kind={kind}",
+    )
+    if text is None:
+        load(words)
+        return
+    message = refused(*words)
+    assert message.startswith(f"agent.view={view} with agent.actor_critic.kind={kind}: {text}")
+    assert "\n" not in message
+
+
+def test_heads_that_do_not_divide_a_policy_are_refused() -> None:
+    words = ["agent.tokenizer.kind=frame_vq", "agent.view=tokens"]
+    words += ["agent.actor_critic.kind=token_transformer", "agent.actor_critic.heads=3"]
+    text = "agent.actor_critic.width=256 is not divisible by agent.actor_critic.heads=3"
+    assert refused(*words).startswith(text)
 
 
 def test_a_run_older_than_a_setting_goes_on_as_it_began(tmp_path: Path) -> None:

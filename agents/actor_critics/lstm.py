@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.actor_critics.decision import Decision
-from worldmodels.nets.conv import Encoder, pixels, to_unit
+from worldmodels.nets.conv import Encoder, largest_map, pixels, to_unit
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 
 Carry = tuple[Tensor, Tensor]
@@ -41,6 +41,7 @@ class LstmPolicy(nn.Module):
         self.critic = nn.Linear(hidden, self.value.size)
         nn.init.zeros_(self.critic.weight)
         nn.init.zeros_(self.critic.bias)
+        self.frame_values = largest_map(self)
 
     def initial(self, batch: int) -> Carry:
         """The carry before the first frame."""

@@ -15,7 +15,11 @@ from runners.settings.dynamics import (
     TransformerSettings,
 )
 from runners.settings.environments import AtariSettings
-from runners.settings.policies import PercentilesSettings, PoolLstmSettings
+from runners.settings.policies import (
+    PercentilesSettings,
+    PoolLstmSettings,
+    TokenTransformerSettings,
+)
 from runners.settings.quantizers import (
     CodebookSettings,
     FsqSettings,
@@ -34,12 +38,15 @@ def check(config: Config) -> Iterator[str]:
             yield from _grid(group, at)
         if isinstance(group, PoolLstmSettings):
             yield from _divided(group, at, f"widths={list(group.widths)}")
+        if isinstance(group, TransformerSettings | TokenTransformerSettings):
+            yield from _heads(group, at)
         if isinstance(group, QuantizerSettings):
             yield from _codes(group, at)
         if isinstance(group, PercentilesSettings) and group.low >= group.high:
             yield f"{at}low={group.low:g} must be below {at}high={group.high:g}"
     yield from _tokens(config.agent.tokenizer)
     yield from _whole_frames(config.agent)
+    yield from _sight(config.agent)
     yield from _transformer(config)
     yield from _schedule(config)
 
@@ -133,6 +140,11 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
             "agent.view=reconstruction with agent.tokenizer.kind=delta_vq: it rebuilds a frame "
             "from the one before, which the first has not; agent.tokenizer.kind=frame_vq needs none"
         )
+    if agent.view == "tokens":
+        yield (
+            "agent.view=tokens with agent.tokenizer.kind=delta_vq: delta tokens do not show a "
+            "whole frame, as those of agent.tokenizer.kind=frame_vq do"
+        )
     dynamics = agent.dynamics
     if isinstance(dynamics, TransformerSettings) and isinstance(
         dynamics.layout, TokenLayoutSettings
@@ -143,15 +155,31 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
         )
 
 
+def _sight(agent: AgentSettings) -> Iterator[str]:
+    """Pictures are for convolutions, tokens for a transformer."""
+    kind = agent.actor_critic.kind
+    reads = isinstance(agent.actor_critic, TokenTransformerSettings)
+    if agent.view == "tokens" and not reads:
+        yield (
+            f"agent.view=tokens with agent.actor_critic.kind={kind}: it looks at pictures; "
+            "agent.actor_critic.kind=token_transformer reads tokens"
+        )
+    if agent.view != "tokens" and reads:
+        yield (
+            f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it reads tokens, which "
+            "agent.view=tokens shows"
+        )
+
+
+def _heads(settings: TransformerSettings | TokenTransformerSettings, at: str) -> Iterator[str]:
+    if settings.width % settings.heads:
+        yield (f"{at}width={settings.width} is not divisible by {at}heads={settings.heads}")
+
+
 def _transformer(config: Config) -> Iterator[str]:
     dynamics, behaviour = config.agent.dynamics, config.agent.behaviour
     if not isinstance(dynamics, TransformerSettings):
         return
-    if dynamics.width % dynamics.heads:
-        yield (
-            f"agent.dynamics.width={dynamics.width} is not divisible by "
-            f"agent.dynamics.heads={dynamics.heads}"
-        )
     layout = dynamics.layout
     if isinstance(layout, DeltaLayoutSettings):
         embedded = layout.grid**2 * layout.latent

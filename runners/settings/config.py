@@ -35,8 +35,8 @@ class AgentSettings(Settings):
     dynamics: Annotated[
         SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS, shared=TransformerSettings)
     ] = Field(AutoregressiveSettings(), description="what the next tokens, reward and end will be")
-    view: Literal["frame", "reconstruction"] = Field(
-        "frame", description="what the policy sees: the real frame, or what its tokens show of it"
+    view: Literal["frame", "reconstruction", "tokens"] = Field(
+        "frame", description="the policy sees the frame, what its tokens show of it, or its tokens"
     )
     actor_critic: Annotated[
         SerializeAsAny[ActorCriticSettings], Variants("kind", ACTOR_CRITICS)

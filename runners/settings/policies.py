@@ -47,9 +47,22 @@ class PoolLstmSettings(ActorCriticSettings):
         return IMAGE / self.patch / 2 ** len(self.widths)
 
 
+class TokenTransformerSettings(ActorCriticSettings):
+    """A transformer over a frame's tokens and a memory token, as DART has it."""
+
+    kind: Literal["token_transformer"] = Field(
+        "token_transformer", description="which actor-critic"
+    )
+    width: int = Field(256, ge=1, le=8192, description="numbers in an embedding and in memory")
+    layers: int = Field(6, ge=1, le=64, description="transformer layers")
+    heads: int = Field(4, ge=1, le=128, description="attention heads; they divide the width")
+    mlp: int = Field(512, ge=1, le=32768, description="units of each layer's MLP")
+
+
 ACTOR_CRITICS: dict[str, type[ActorCriticSettings]] = {
     "cnn_lstm": CnnLstmSettings,
     "pool_lstm": PoolLstmSettings,
+    "token_transformer": TokenTransformerSettings,
 }
 
 
