@@ -28,6 +28,10 @@ run.eval_episodes=2 run.eval_envs=2 run.checkpoint_minutes=1000 run.dream_minute
 """
 _CONV = "patch=8 mult=[1] down=[0]"
 _CODES = "quantizer.size=32 quantizer.dim=8"
+_FRAME_TOKENS = (
+    "tokens=4 patch=8 mult=[1,1] down=[1,1] attend=[0,1] encoder.base=8 encoder.latent=8 "
+    f"decoder.base=8 {_CODES}"
+)
 _AGENTS = {
     "delta_iris": {
         "tokenizer": f"{_CONV} encoder.base=8 encoder.latent=8 context.base=8 context.latent=4 "
@@ -36,10 +40,14 @@ _AGENTS = {
         "actor_critic": f"{_CONV} base=8 latent=2 hidden=16",
     },
     "iris": {
-        "tokenizer": "tokens=4 patch=8 mult=[1,1] down=[1,1] attend=[0,1] encoder.base=8 "
-        f"encoder.latent=8 decoder.base=8 {_CODES}",
+        "tokenizer": _FRAME_TOKENS,
         "dynamics": "dropout=0.1",
         "actor_critic": "patch=8 widths=[8,8] hidden=16",
+    },
+    "dart": {
+        "tokenizer": _FRAME_TOKENS,
+        "dynamics": "dropout=0.1",
+        "actor_critic": "width=16 layers=1 heads=2 mlp=32",
     },
 }
 _GAMES = {

@@ -105,6 +105,21 @@ def test_iris_has_the_published_numbers() -> None:
     assert [p.weight_decay for p in parts] == [0.0, 0.01, 0.0]
 
 
+def test_dart_is_iris_with_another_policy() -> None:
+    for env, size in product(("atari", "crafter"), ("paper", "tiny")):
+        words = [f"env={env}", f"size={size}"]
+        dart, iris = (
+            load([*words, f"agent={a}"]).config.agent.model_dump() for a in ("dart", "iris")
+        )
+        assert {key for key in dart if dart[key] != iris[key]} == {"view", "actor_critic"}
+        assert dart["view"] == "tokens"
+    dart = load(["env=atari", "size=paper", "agent=dart"]).config.agent.model_dump()
+    keys = ("kind", "width", "layers", "heads", "mlp", "value")
+    numbers = [dart["actor_critic"].pop(key) for key in keys]
+    assert numbers == ["token_transformer", 256, 6, 4, 512, "scalar"]
+    assert not dart["actor_critic"]
+
+
 @pytest.mark.parametrize(("run", "epochs"), [("crafter10m", 1000), ("atari100k", 600)])
 def test_published_budgets_make_the_published_epochs(run: str, epochs: int) -> None:
     budget = load([f"run={run}"]).config.run
