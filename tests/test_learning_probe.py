@@ -17,7 +17,6 @@ WORDS = [
     "run.first_steps=400",
     "run.chunk_steps=400",
     "run.tail_epochs=4",
-    "agent.actor_critic.hidden=64",
     "agent.behaviour.context=1",
     "agent.behaviour.horizon=2",
     "agent.behaviour.gamma=0.5",
@@ -42,10 +41,12 @@ WORDS = [
     "agent.phases.policy.updates=100",
     "agent.phases.policy.lr=5e-4",
 ]
-# What an agent needs beyond WORDS: the policy of IRIS sees nothing but what the tokenizer rebuilds.
+# What an agent needs beyond WORDS: two policies see nothing but what the tokenizer keeps.
+FRAME_TOKENS = ["agent.phases.tokenizer.first_updates=250", "agent.dynamics.dropout=0"]
 OWN = {
-    "delta_iris": [],
-    "iris": ["agent.phases.tokenizer.first_updates=250", "agent.dynamics.dropout=0"],
+    "delta_iris": ["agent.actor_critic.hidden=64"],
+    "iris": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
+    "dart": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
 }
 
 
