@@ -32,8 +32,6 @@ class LocalCollector:
     """Steps a batch of environments in lockstep, and hands segments to replay.
 
     With probability `epsilon`, drawn per environment and step, an action is uniformly random.
-    Where all are, each is held for a random number of steps, `hold` on average (1: one step): a
-    world model that never saw an action repeated cannot know where a policy that repeats it gets.
     The policy's memory lives as long as an episode; where the policy has changed since, `recall`
     rebuilds it from the last `context` frames, as imagination does.
     """
@@ -47,14 +45,12 @@ class LocalCollector:
         seed: int,
         context: int,
         epsilon: float,
-        hold: float,
         temperature: float,
     ) -> None:
         self.env, self.replay, self.hardware = env, replay, hardware
         self.seed, self.context = seed, context
-        self.epsilon, self.hold, self.temperature = epsilon, hold, temperature
+        self.epsilon, self.temperature = epsilon, temperature
         self.rng = np.random.default_rng([seed, 1])
-        self.held = np.full(env.num_envs, -1)
         self.first = np.ones(env.num_envs, bool)
         self.obs: np.ndarray | None = None
         self.carry: Carry | None = None
@@ -62,7 +58,7 @@ class LocalCollector:
     def collect(self, agent: Agent, steps: int, *, random: bool, recall: bool) -> Collected:
         """Take at least `steps` decisions, fewer than one more per environment.
 
-        random: all actions random, and the agent is not asked. recall: rebuild its memory first.
+        random: all actions uniform, and the agent is not asked. recall: rebuild its memory first.
         """
         if self.obs is None:
             self.obs = self.env.reset(self.seed)
@@ -72,9 +68,7 @@ class LocalCollector:
         result = Collected()
         while result.steps < steps:
             act = self.rng.integers(self.env.spec.act.n, size=count)
-            if carry is None:
-                act = self._hold(act)
-            else:
+            if carry is not None:
                 obs = torch.from_numpy(self.obs).to(self.hardware.device, non_blocking=True)
                 with self.hardware.autocast():
                     chosen, carry = agent.act(obs, carry, self.temperature)
@@ -96,14 +90,6 @@ class LocalCollector:
         self.carry = carry
         return result
 
-    def _hold(self, act: np.ndarray) -> np.ndarray:
-        """Random actions (N,), or those held instead of them; draws nothing where none is held."""
-        if self.hold > 1:
-            again = (self.rng.random(len(act)) * self.hold >= 1) & (self.held >= 0)
-            self.held = np.where(again, self.held, act)
-            return self.held
-        return act
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the same games."""
         games = [{"episode": g.episode, "actions": g.actions} for g in self.env.state()]
@@ -111,7 +97,6 @@ class LocalCollector:
         return {
             "rng": rng,
             "first": self.first,
-            "held": self.held,
             "games": games,
             "started": self.obs is not None,
             "carry": self.carry,
@@ -124,7 +109,7 @@ class LocalCollector:
         starts at the frame that it did lead to.
         """
         self.rng.bit_generator.state = state["rng"]
-        self.first, self.held = np.array(state["first"]), np.array(state["held"])
+        self.first = np.array(state["first"])
         if not state["started"]:
             return
         if state["carry"] is not None:

@@ -100,7 +100,6 @@ def build_trainer(
         seed=config.seed,
         context=behaviour.context,
         epsilon=behaviour.epsilon,
-        hold=config.run.first_hold,
         temperature=behaviour.temperature,
     )
     phases = []

@@ -23,7 +23,7 @@ _ALL = """
 size=tiny run=debug device=cpu precision=float32 threads=1 console=plain env.num_envs=3
 env.workers=0 agent.dynamics.width=64 agent.dynamics.layers=1 agent.dynamics.heads=2
 agent.behaviour.horizon=3 agent.behaviour.context=2 agent.behaviour.epsilon=0.2 run.steps=60
-run.first_steps=30 run.first_hold=2 run.epoch_steps=15 run.chunk_steps=7 run.tail_epochs=1
+run.first_steps=30 run.epoch_steps=15 run.chunk_steps=7 run.tail_epochs=1
 run.eval_episodes=2 run.eval_envs=2 run.checkpoint_minutes=1000 run.dream_minutes=0
 """
 _CONV = "patch=8 mult=[1] down=[0]"

@@ -95,8 +95,7 @@ def test_only_what_learns_tokens_has_a_probe_and_it_changes_nothing_else() -> No
 
 def test_a_run_logs_churn_once_an_epoch_from_the_second_on(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
-    # Actions drawn anew show frames that differ more.
-    config = small("agent.phases.tokenizer.lr=0.01", "run.first_hold=1")
+    config = small("agent.phases.tokenizer.lr=0.01")
     env = open_env(config, num_envs=config.env.num_envs, workers=0, training=True)
     trainer_of(config, tmp_path, env, on_epoch=lambda scalars, _: seen.append(scalars)).run()
     env.close()

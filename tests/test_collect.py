@@ -73,7 +73,7 @@ def replay_of(folder: Path, env: Env) -> Replay:
 
 
 def collector_of(
-    folder: Path, env: Env, *, context: int = 2, epsilon: float = 0.0, hold: float = 1.0
+    folder: Path, env: Env, *, context: int = 2, epsilon: float = 0.0
 ) -> LocalCollector:
     return LocalCollector(
         env,
@@ -82,7 +82,6 @@ def collector_of(
         seed=3,
         context=context,
         epsilon=epsilon,
-        hold=hold,
         temperature=1.0,
     )
 
@@ -126,19 +125,6 @@ def test_episodes_in_replay_are_what_happened(
         assert running or (e.end[-1], e.trunc[-1]) == (not over or not truncate, over and truncate)
         assert running or over or (life_every and t[-1] % life_every == 0)
         assert not running or not (e.end.any() or e.trunc.any())
-
-
-@pytest.mark.parametrize("hold", [1.0, 4.0])
-def test_random_actions_are_held_as_long_as_asked(tmp_path: Path, hold: float) -> None:
-    collector = collector_of(tmp_path, games(Counting), hold=hold)
-    collect(collector, 6000, 50)
-    acts = [e.act for _, e in stored(collector.replay)]
-    kept = np.concatenate([a[1:] == a[:-1] for a in acts])
-    # A new draw may be the same action again.
-    expected = 1 - (1 - 1 / collector.env.spec.act.n) / hold
-    assert abs(kept.mean() - expected) < 5 * (0.25 / len(kept)) ** 0.5
-    shares = np.bincount(np.concatenate(acts)) / 6000
-    assert np.allclose(shares, 1 / len(shares), atol=0.06)
 
 
 def test_every_stretch_takes_what_is_asked_and_less_than_one_step_more_each(tmp_path: Path) -> None:

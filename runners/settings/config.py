@@ -55,9 +55,6 @@ class RunSettings(Settings):
 
     steps: int = Field(10_000_000, ge=1, description="environment steps in all")
     first_steps: int = Field(100_000, ge=1, description="steps of epoch 1, acted at random")
-    first_hold: float = Field(
-        1.0, ge=1, le=1000, description="steps for which they hold a random action, on average"
-    )
     epoch_steps: int = Field(10_000, ge=1, description="steps of each later epoch")
     tail_epochs: int = Field(9, ge=0, description="epochs at the end that only learn")
     chunk_steps: int = Field(1000, ge=1, description="steps between two chances to stop and save")
