@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -91,20 +92,21 @@ class TwoHot:
 
 
 class HlGauss:
-    """129 bins, even in z = symlog(100 value) over [-15, 15]; predicts the expected value.
+    """129 bins, even in z = asinh(50 value) over [-15, 15]; predicts the expected value.
 
     The label is the histogram of a Gaussian around z whose deviation is 0.75 bin widths
     (HL-Gauss: Farebrother et al. 2024, arXiv 2403.03950, section 3.1; bins and deviation as
-    Simulus has them, arXiv 2502.11537). Near zero bins are 0.0026 wide; the outermost stand at
+    Simulus has them, arXiv 2502.11537). Near zero bins are 0.005 wide; the outermost stand at
     +-32,690, and values beyond 20,000 read low, as their Gaussians are cut off.
 
-    The published readout takes each bin's centre for its value. Here those values are smaller by
-    1.8 %, which is what spreading a value over bins of growing width adds: a critic that learns
-    from its own predictions would grow by it in each round.
+    Simulus has symlog(100 value), the same but for values near zero, and takes each bin's centre
+    for its value. Here those values are smaller by 1.8 %, which is what spreading a value over
+    bins of growing width adds: a critic that learns from its own predictions would grow by it in
+    each round. That share is the same for all values only where they are a hyperbolic sine.
     """
 
     size = 129
-    top, deviation, scale = 15.0, 0.75, 100.0
+    top, deviation, scale = 15.0, 0.75, 50.0
     width = 2 * top / (size - 1)
 
     def loss(self, logits: Tensor, value: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class HlGauss:
 
     def label(self, value: Tensor) -> Tensor:
         """Rows (...,129) that sum to 1; values beyond the outermost bins are clamped to them."""
-        z = symlog(value.float() * self.scale).clamp(-self.top, self.top)
+        z = (value.float() * self.scale).asinh().clamp(-self.top, self.top)
         place = (z + self.top) / self.width
         edges = torch.arange(self.size + 1, device=value.device) - 0.5
         below = torch.special.ndtr((edges - place[..., None]) / self.deviation)
@@ -128,9 +130,9 @@ class HlGauss:
     def _values(self, device: torch.device) -> Tensor:
         """What the bins above zero (size//2,) are worth; those below are worth as much less."""
         z = torch.arange(1, self.size // 2 + 1, device=device) * self.width
-        # The mean of exp over a Gaussian and over the width of a bin, both centred at zero.
+        # The mean of sinh(z + x) is sinh(z) times that of exp(x): over a Gaussian, over a bin.
         spread = (self.deviation**2 + 1 / 12) * self.width**2 / 2
-        return ((z - spread).exp() - 1) / self.scale
+        return z.sinh() * math.exp(-spread) / self.scale
 
 
 class Sign:
