@@ -44,9 +44,8 @@ class Reconstruction:
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
-        # The step before the window is blank.
-        before = F.pad(window.obs[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        prev = Prev(before, F.pad(window.act, (1, 0)))
+        # Tokens that show whole frames ask for no frame before: each stands for its own.
+        prev = Prev(window.obs, F.pad(window.act, (1, 0)))
         return world_model.tokenizer.decode(prev, world_model.tokenize(window))
 
     def imagined(self, world_model: WorldModel, state: State) -> Tensor:

@@ -37,8 +37,8 @@ class HorizonReport:
 
     mse, copy_mse, recon_mse: squared error per pixel and colour, colours in [0,1], of the dream,
     of repeating the last frame seen, and of the tokenizer given the true frame before. misled_mse:
-    of a dream that is told another window's actions; no larger than mse where a world model does
-    not listen to actions.
+    of a dream that is told another window's actions, NaN with a single window; no larger than mse
+    where a world model does not listen to actions.
     token_accuracy: share in [0,1]. reward_error: absolute. end_error: absolute, of the
     probability.
     """
@@ -131,7 +131,9 @@ def report_of(comparison: Comparison, episode: np.ndarray, source: str) -> Horiz
         "mse": squared_error(c.dream[:, seen:], real),
         "copy_mse": squared_error(c.real[:, seen - 1 : seen], real),
         "recon_mse": squared_error(c.recon[:, seen:], real),
-        "misled_mse": squared_error(c.misled, real),
+        "misled_mse": squared_error(c.misled, real)
+        if len(real) > 1
+        else np.full(c.token_accuracy.shape, np.nan),
         "token_accuracy": c.token_accuracy,
         "reward_error": np.abs(c.rew_pred - c.rew_true)[:, seen:],
         "end_error": np.abs(c.end_prob[:, seen:] - end_true),

@@ -42,7 +42,7 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
         "Overview": overview,
         "World model": {
             "imagination error by horizon, newest replay episodes, 95 % interval": errors + copies,
-            "imagination error with another episode's actions": [
+            "imagination error with another window's actions": [
                 f"imagination/misled_mse_h{h}" for h in marks
             ],
             "losses": ["tokenizer/loss", "world_model/loss"],

@@ -108,7 +108,7 @@ def _imagination(results: Sequence[RunResult]) -> list[str]:
                     str(result.seed),
                     str(h),
                     _error(report["mse"], h),
-                    _error(report["misled_mse"], h),
+                    _error(report.get("misled_mse"), h),
                     _error(report["copy_mse"], h),
                     f"{dream / copy:.2f}" if copy else "-",
                     _error(report["recon_mse"], h),
@@ -126,7 +126,10 @@ def _imagination(results: Sequence[RunResult]) -> list[str]:
     ]
 
 
-def _error(band: dict[str, Any], h: int) -> str:
+def _error(band: dict[str, Any] | None, h: int) -> str:
+    # Errors that were not worked out yet when the run's dreams were drawn, or cannot be.
+    if band is None or band["mean"][h - 1] is None:
+        return "-"
     mean, low, high = (band[name][h - 1] for name in ("mean", "low", "high"))
     return f"{mean:.5f}" + ("" if low is None else f" ({low:.5f} to {high:.5f})")
 

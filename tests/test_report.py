@@ -16,6 +16,7 @@ from runners import commands
 from runners.errors import UserError
 from runners.intervals import interval_over_seeds
 from runners.report import Chance, charts, play_at_random, summary
+from runners.report_text import markdown
 from runners.results import check_alike, read_result
 from runners.settings.load import load, to_yaml
 
@@ -107,6 +108,19 @@ def test_report_of_two_seeds_beside_real_random_games(
     ):
         assert words in text
     assert text in capsys.readouterr().out
+
+
+def test_errors_that_an_older_version_did_not_work_out_are_left_open(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, [4.0])
+    media = run / "media" / "imagine-last"
+    media.mkdir(parents=True)
+    older = {name: band for name, band in HORIZON.items() if name != "misled_mse"}
+    (media / "horizon.json").write_text(json.dumps(older))
+    (media / "horizon.png").write_bytes(b"picture")
+    result = read_result(run)
+    assert "(0.00050 to 0.00500) | - |" in markdown(
+        summary([result], None) | {"command": ""}, [result]
+    )
 
 
 def test_one_seed_has_no_interval_over_seeds(tmp_path: Path) -> None:

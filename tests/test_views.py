@@ -93,6 +93,17 @@ def test_tokens_are_seen_as_the_tokenizers_vectors_and_teach_it_nothing() -> Non
     assert imagined.shape == (4, 4, 8) and imagined.dtype == torch.float32
 
 
+def test_the_policy_acts_on_the_vectors_of_tokens() -> None:
+    agent, past = small_agent(*DART), windows(PAST)
+    obs, carry = past.obs[:, -1], agent.watch(past)
+    nothing = Prev(torch.zeros_like(obs[:, None]), past.act[:, :1])
+    seen = embedded(agent, agent.world_model.tokenizer.encode(nothing, obs[:, None]))
+    assert torch.equal(agent.view.real(agent.world_model, single(obs)), seen)
+    logits, _, _ = agent.judge(obs, carry)
+    expected, _ = agent.actor_critic(seen, carry)
+    torch.testing.assert_close(logits, expected.logits[:, 0])
+
+
 def test_a_lesson_of_tokens_begins_with_real_ones_and_goes_on_with_imagined_ones() -> None:
     agent, past = small_agent(*DART), windows(PAST)
     model, drawn = agent.world_model, []
