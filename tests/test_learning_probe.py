@@ -41,12 +41,13 @@ WORDS = [
     "agent.phases.policy.updates=100",
     "agent.phases.policy.lr=5e-4",
 ]
-# What an agent needs beyond WORDS: two policies see nothing but what the tokenizer keeps.
+# What an agent needs beyond WORDS: some policies see nothing but what the tokenizer keeps.
 FRAME_TOKENS = ["agent.phases.tokenizer.first_updates=250", "agent.dynamics.dropout=0"]
 OWN = {
     "delta_iris": ["agent.actor_critic.hidden=64"],
     "iris": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
     "dart": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
+    "rem": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
 }
 
 

@@ -120,6 +120,51 @@ def test_dart_is_iris_with_another_policy() -> None:
     assert not dart["actor_critic"]
 
 
+def test_rem_has_the_published_numbers() -> None:
+    agent = load(["env=atari", "agent=rem", "size=paper"]).config.agent
+    tree = agent.model_dump()
+    tokenizer, quantizer = tree["tokenizer"], tree["tokenizer"]["quantizer"]
+    assert (tokenizer["tokens"], tokenizer["l1"], tokenizer["l2"]) == (64, 0.0, 4.0)
+    assert [quantizer[key] for key in ("kind", "size", "dim")] == ["vq_grad", 512, 256]
+    assert quantizer["codebook_weight"] == quantizer["commitment"] == 1.0
+    keys = ("kind", "width", "layers", "heads", "dropout", "reward")
+    assert [tree["dynamics"][key] for key in keys] == ["parallel", 256, 5, 4, 0.1, "sign"]
+    behaviour, phases = agent.behaviour, agent.phases
+    assert (behaviour.context, behaviour.horizon, behaviour.epsilon) == (20, 10, 0.01)
+    assert (behaviour.gamma, behaviour.lam, behaviour.entropy) == (0.995, 0.95, 0.001)
+    # 10 actions of a window, each with the frame before it and the one after.
+    assert phases.world_model.frames == 11
+    assert phases.tokenizer.batch * phases.tokenizer.frames == 128
+    parts = (phases.tokenizer, phases.world_model, phases.policy)
+    assert [p.batch for p in parts] == [64, 64, 128]
+    assert [p.after_epoch for p in parts] == [5, 25, 50]
+    assert [(p.updates, p.lr) for p in parts] == [(200, 1e-4), (200, 2e-4), (100, 1e-4)]
+    assert [(p.weight_decay, p.clip) for p in parts] == [(0.0, 10.0), (0.05, 100.0), (0.0, 3.0)]
+
+
+def test_rem_on_crafter_keeps_its_networks_and_the_pace_of_iris() -> None:
+    crafter, atari, iris = (
+        load([f"env={env}", f"agent={agent}", "size=paper"]).config.agent.model_dump()
+        for env, agent in (("crafter", "rem"), ("atari", "rem"), ("crafter", "iris"))
+    )
+    assert {key for key in crafter if crafter[key] != atari[key]} == {"dynamics", "phases"}
+    assert crafter["dynamics"] == atari["dynamics"] | {"reward": "two_hot"}
+    for name, share in (("tokenizer", 1), ("world_model", 1), ("policy", 2)):
+        mine, theirs = crafter["phases"][name], iris["phases"][name]
+        assert mine["after_epoch"] == theirs["after_epoch"] == 0
+        for key in ("updates", "first_updates"):
+            assert mine[key] * share == theirs[key]
+
+
+@pytest.mark.parametrize("env", ["atari", "crafter"])
+def test_tiny_rem_is_tiny_dart_that_imagines_all_tokens_at_once(env: str) -> None:
+    rem, dart = (
+        load([f"env={env}", "size=tiny", f"agent={a}"]).config.agent.model_dump()
+        for a in ("rem", "dart")
+    )
+    assert rem == dart | {"dynamics": dart["dynamics"] | {"kind": "parallel"}}
+
+
 @pytest.mark.parametrize(("run", "epochs"), [("crafter10m", 1000), ("atari100k", 600)])
 def test_published_budgets_make_the_published_epochs(run: str, epochs: int) -> None:
     budget = load([f"run={run}"]).config.run
