@@ -44,7 +44,11 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     assert embedded.shape == (*tokens.shape, tokenizer.dim) and embedded.dtype == torch.float32
     loss = tokenizer.loss(batch)
     torch.testing.assert_close(tokenizer.loss(scribble(batch)).total, loss.total)
-    assert gradients(tokenizer, loss.total)
+    learned = any(True for _ in tokenizer.parameters())
+    assert loss.total.requires_grad == learned
+    assert not learned or gradients(tokenizer, loss.total)
+    known = tokenizer.known()
+    assert known is None or (known.shape == (tokenizer.vocab,) and known.any())
     assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
 
 
@@ -63,7 +67,7 @@ def check_layout(layout: Layout, width: int, batch: Batch, tokens: Tensor) -> No
 
 
 def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor) -> None:
-    """Padding costs nothing; given tokens are followed; a memory goes on and on."""
+    """Padding costs nothing; tokens follow those given, or those known; a memory goes on and on."""
     assert isinstance(dynamics, nn.Module)
     loss = dynamics.loss(batch, tokens)
     torch.testing.assert_close(dynamics.loss(scribble(batch), tokens).total, loss.total)
@@ -80,6 +84,10 @@ def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor)
             assert in_range(prediction.tokens, vocab) and prediction.end.dtype == torch.bool
             numbers = (prediction.logits, prediction.rew, prediction.end_prob)
             assert all(x.isfinite().all() and x.dtype == torch.float32 for x in numbers)
+        known = torch.arange(vocab) % 3 == 1
+        _, prediction = dynamics.step(memory, batch.act[:, -1], None, known)
+        assert known[prediction.tokens].all()
+        assert torch.equal(prediction.logits.isfinite(), known.expand_as(prediction.logits))
 
 
 def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None:

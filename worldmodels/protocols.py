@@ -52,8 +52,8 @@ class Quantized:
 class Prediction:
     """What the dynamics expects of one action.
 
-    tokens (B,K) sampled or given; logits (B,K,V) they were scored with; rew (B,); end (B,) bool
-    sampled; end_prob (B,).
+    tokens (B,K) sampled or given; logits (B,K,V) they were scored with, -inf for tokens that may
+    not be; rew (B,); end (B,) bool sampled; end_prob (B,).
     """
 
     tokens: Tensor
@@ -119,6 +119,9 @@ class Tokenizer(Protocol):
     def embed(self, tokens: Tensor) -> Tensor:
         """The vectors (...,dim) float32 that tokens (...) stand for."""
 
+    def known(self) -> Tensor | None:
+        """(vocab,) bool: tokens that stand for something, at least one; None where all do."""
+
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction of a window's frames, a mean over those that `weight` counts."""
 
@@ -170,8 +173,13 @@ class Dynamics(Protocol):
     def start(self, batch: Batch, tokens: Tensor) -> Any:
         """The memory of a real past that ends at obs[:, -1]."""
 
-    def step(self, memory: Any, act: Tensor, tokens: Tensor | None) -> tuple[Any, Prediction]:
-        """Act (B,); sample the next tokens, or score the given ones (B,K)."""
+    def step(
+        self, memory: Any, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
+    ) -> tuple[Any, Prediction]:
+        """Act (B,); sample the next tokens, or score the given ones (B,K).
+
+        known (V,) bool: the tokens that may be sampled; None all.
+        """
 
     def see(self, memory: Any, obs: Tensor | None, tokens: Tensor) -> Any:
         """Show the frame (B,H,W,C) that the step led to, and its tokens (B,K).

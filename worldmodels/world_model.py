@@ -49,7 +49,7 @@ class WorldModel(nn.Module):
 
         A sampled end does not stop anything; whoever learns from it masks what follows.
         """
-        memory, prediction = self.dynamics.step(state.memory, act, tokens)
+        memory, prediction = self.dynamics.step(state.memory, act, tokens, self.tokenizer.known())
         obs = None if state.obs is None else self.draw(state.obs, act, prediction.tokens)
         memory = self.dynamics.see(memory, obs, prediction.tokens)
         return State(memory, obs, prediction.tokens), prediction

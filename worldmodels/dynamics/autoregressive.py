@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels.batch import Batch
-from worldmodels.dynamics.scores import Weights, head, predict, step_loss
+from worldmodels.dynamics.scores import Weights, among, head, predict, step_loss
 from worldmodels.dynamics.sequence import Memory, begin, embed, see, with_room
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import REWARD_TARGETS, sample
@@ -79,7 +79,9 @@ class Autoregressive(nn.Module):
         """Read a real past in one pass; the memory stands at obs[:, -1]."""
         return begin(self.net, self.layout, batch, tokens)
 
-    def step(self, memory: Memory, act: Tensor, tokens: Tensor | None) -> tuple[Memory, Prediction]:
+    def step(
+        self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
+    ) -> tuple[Memory, Prediction]:
         """K transformer passes; nothing waits for the host."""
         layout = self.layout
         cache, pending = with_room(self.net, layout, memory, layout.stride + 1)
@@ -90,7 +92,7 @@ class Autoregressive(nn.Module):
             cache, feats = self.net.extend(cache, x)
             if k == 0:
                 ask = feats[:, -1]
-            scores.append(self.token_head(feats[:, -1]).float())
+            scores.append(among(known, self.token_head(feats[:, -1]).float()))
             drawn.append(sample(scores[-1]) if tokens is None else tokens[:, k])
             x = layout.answer(drawn[-1][:, None]).to(pending.dtype)
         prediction = predict(

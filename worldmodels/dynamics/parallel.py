@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels.batch import Batch
-from worldmodels.dynamics.scores import Weights, head, predict, step_loss
+from worldmodels.dynamics.scores import Weights, among, head, predict, step_loss
 from worldmodels.dynamics.sequence import Memory, begin, embed, see, with_room
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import REWARD_TARGETS, sample
@@ -102,7 +102,9 @@ class Parallel(nn.Module):
         """Read a real past in one pass; the memory stands at obs[:, -1]."""
         return begin(self.net, self.layout, batch, tokens)
 
-    def step(self, memory: Memory, act: Tensor, tokens: Tensor | None) -> tuple[Memory, Prediction]:
+    def step(
+        self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
+    ) -> tuple[Memory, Prediction]:
         """One transformer pass over what is pending, the action, and the queries.
 
         Nothing waits for the host. The tokens, sampled or given, are pending after it.
@@ -114,7 +116,7 @@ class Parallel(nn.Module):
         pieces = (pending, layout.act(act), queries)
         cache, feats = self.net.extend(cache, torch.cat([p.to(pending.dtype) for p in pieces], 1))
         feats = feats[:, -asked:]
-        scores = self.token_head(feats[:, 1:]).float()
+        scores = among(known, self.token_head(feats[:, 1:]).float())
         prediction = predict(
             sample(scores) if tokens is None else tokens,
             logits=scores,

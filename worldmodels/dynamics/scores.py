@@ -30,6 +30,14 @@ def head(width: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out))
 
 
+def among(known: Tensor | None, logits: Tensor) -> Tensor:
+    """Logits (...,V), -inf but where known (V,) bool; None leaves them as they are.
+
+    Only for imagination: a token that never is a label is soon unlikely in the loss by itself.
+    """
+    return logits if known is None else logits.masked_fill(~known, -torch.inf)
+
+
 def step_loss(
     batch: Batch,
     tokens: Tensor,

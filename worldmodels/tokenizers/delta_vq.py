@@ -101,6 +101,9 @@ class DeltaVQ(nn.Module):
         """The quantizer's vectors (...,dim) of tokens (...)."""
         return self.quantizer.embed(tokens)
 
+    def known(self) -> None:
+        """All tokens stand for something."""
+
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the valid transitions."""
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]

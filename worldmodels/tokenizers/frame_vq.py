@@ -77,6 +77,9 @@ class FrameVQ(nn.Module):
         """The quantizer's vectors (...,dim) of tokens (...)."""
         return self.quantizer.embed(tokens)
 
+    def known(self) -> None:
+        """All tokens stand for something."""
+
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the real frames."""
         z = self._vectors(batch.obs)
