@@ -39,10 +39,11 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
     """
     tokenizer_settings, dynamics_settings = dict(settings["tokenizer"]), dict(settings["dynamics"])
     shapes = {"obs_shape": env.obs_shape, "num_actions": env.act.n}
-    quantizer = make(
-        QUANTIZERS, tokenizer_settings.pop("quantizer"), tokens=tokenizer_settings["tokens"]
-    )
-    tokenizer = make(TOKENIZERS, tokenizer_settings, **shapes, quantizer=quantizer)
+    parts: dict[str, Any] = {}
+    if "quantizer" in tokenizer_settings:
+        chosen, tokens = tokenizer_settings.pop("quantizer"), tokenizer_settings["tokens"]
+        parts["quantizer"] = make(QUANTIZERS, chosen, tokens=tokens)
+    tokenizer = make(TOKENIZERS, tokenizer_settings, **shapes, **parts)
     layout = make(
         LAYOUTS,
         dynamics_settings.pop("layout"),

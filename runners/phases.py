@@ -26,6 +26,8 @@ GPU_SHARE = 0.6
 class Phase:
     """Trains one learner: AdamW, weight decay on Linear weights only, gradient-norm clipping.
 
+    A learner without parameters takes in what it sees, and nothing is differentiated.
+
     batch: rows of an update. frames: frames of a row. updates: per epoch, `first_updates` in the
     first one; none before epoch `after_epoch` + 1.
     """
@@ -77,12 +79,14 @@ class Phase:
             share = weight[first:stop].sum()
             with self.hardware.autocast():
                 loss = self.learner.loss(rows(data, first, stop))
-            (loss.total * share).backward()
+            if self.parameters:
+                (loss.total * share).backward()
             for key, part in {"loss": loss.total, **loss.parts}.items():
                 metrics[key] = metrics.get(key, 0.0) + part.detach() * share
             learned.append(loss.learn)
-        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
+        if self.parameters:
+            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            self.optimizer.step()
         return metrics | self.learner.learn(_join(learned))
 
     def settle(self) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ _KINDS = {
         "decoder.base=8 context_noise=0",
         "frame_vq": "tokens=4 patch=8 groups=4 mult=[1,2] down=[1,0] attend=[1,0] blocks=1 "
         "encoder.base=8 encoder.latent=4 decoder.base=8",
+        "patch_nn": "patch=32 size=16 candidates=8",
     },
     "tokenizer.quantizer": {
         "vq_ema": _CODEBOOK,
@@ -68,6 +69,8 @@ def settings(*words: str) -> dict[str, Any]:
     small = list(SMALL)
     words = (*(w for word, needed in _NEEDED.items() if word in words for w in needed), *words)
     for at, table in _KINDS.items():
+        if at == "tokenizer.quantizer" and "agent.tokenizer.kind=patch_nn" in words:
+            continue  # What it stores are pixels.
         chosen = [w.split("=")[1] for w in words if w.startswith(f"agent.{at}.kind=")]
         sizes = table[chosen[-1] if chosen else next(iter(table))]
         small += [f"agent.{at}.{word}" for word in sizes.split()]

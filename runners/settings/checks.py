@@ -26,7 +26,7 @@ from runners.settings.quantizers import (
     LfqSettings,
     QuantizerSettings,
 )
-from runners.settings.tokenizers import DeltaVqSettings, TokenizerSettings
+from runners.settings.tokenizers import AutoencoderSettings, DeltaVqSettings, TokenizerSettings
 
 MOST_CODES = 65_536
 
@@ -120,6 +120,8 @@ def _codes(quantizer: QuantizerSettings, at: str) -> Iterator[str]:
 
 
 def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
+    if not isinstance(tokenizer, AutoencoderSettings):
+        return
     side, grid = isqrt(tokenizer.tokens), tokenizer.grid
     if grid < 1 or grid != int(grid):
         return

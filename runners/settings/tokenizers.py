@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from runners.settings.base import Variants
+from runners.settings.base import Settings, Variants
 from runners.settings.conv import (
     ContextSettings,
     ConvSettings,
@@ -17,16 +17,16 @@ from runners.settings.conv import (
 from runners.settings.quantizers import QUANTIZERS, QuantizerSettings, VqEmaSettings, VqGradSettings
 
 
-class TokenizerSettings(ConvSettings):
+class TokenizerSettings(Settings):
     """What all tokenizers have."""
 
     kind: str = Field(description="which tokenizer")
-    tokens: int = Field(4, ge=1, le=1024, description="tokens of one step")
 
 
-class AutoencoderSettings(TokenizerSettings):
+class AutoencoderSettings(TokenizerSettings, ConvSettings):
     """What all tokenizers have that learn to rebuild frames from quantised vectors."""
 
+    tokens: int = Field(4, ge=1, le=1024, description="tokens of one step")
     l1: float = Field(0.1, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     worst: float = Field(0.01, ge=0, description="weight of each frame's worst squared error")
@@ -75,7 +75,24 @@ class FrameVqSettings(DeepConvSettings, AutoencoderSettings):
     )
 
 
+class PatchNnSettings(TokenizerSettings):
+    """Tokens of a frame that are the nearest of the patches seen so far; for pictures of tiles."""
+
+    kind: Literal["patch_nn"] = Field("patch_nn", description="which tokenizer")
+    patch: int = Field(
+        8, ge=4, le=32, description="height and width of a square; 7 fits the tiles of Crafter"
+    )
+    size: int = Field(4096, ge=2, le=65_536, description="patches stored at most")
+    threshold: float = Field(
+        0.75, gt=0, description="squared distance above which a square is a new patch"
+    )
+    candidates: int = Field(
+        256, ge=1, le=4096, description="new squares of a batch that one update looks at"
+    )
+
+
 TOKENIZERS: dict[str, type[TokenizerSettings]] = {
     "delta_vq": DeltaVqSettings,
     "frame_vq": FrameVqSettings,
+    "patch_nn": PatchNnSettings,
 }

@@ -9,6 +9,19 @@ from torch import Tensor
 from worldmodels.protocols import Loss, Quantized
 
 
+def errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
+    """l1, l2 and worst: absolute, squared and largest squared error, means over frames that count.
+
+    error (B*T,C,H,W) in [0,1] pixel units; counted (B,T) bool.
+    """
+    weight, squared = shares(counted), error.square()
+    return {
+        "l1": (error.abs().mean((1, 2, 3)) * weight).sum(),
+        "l2": (squared.mean((1, 2, 3)) * weight).sum(),
+        "worst": (squared.amax((1, 2, 3)) * weight).sum(),
+    }
+
+
 def reconstruction(
     error: Tensor, z: Tensor, quantized: Quantized, counted: Tensor, weights: Mapping[str, float]
 ) -> Loss:
@@ -17,16 +30,15 @@ def reconstruction(
     error (B*T,C,H,W) in [0,1] pixel units; z (B*T,K,d): the vectors that were quantized. `learn`
     is (vectors (B,T,K,d), codes (B,T,K), counted (B,T)).
     """
-    weight = counted.flatten().float()
-    weight = weight / weight.sum().clamp_min(1)
-    squared = error.square()
-    parts = {
-        "l1": (error.abs().mean((1, 2, 3)) * weight).sum(),
-        "l2": (squared.mean((1, 2, 3)) * weight).sum(),
-        "worst": (squared.amax((1, 2, 3)) * weight).sum(),
-    }
+    weight, parts = shares(counted), errors(error, counted)
     own = (quantized.loss.mean(-1) * weight).sum()
     total = sum((weights[k] * parts[k] for k in weights), own)
     parts |= {name: (x.mean(-1) * weight).sum() for name, x in quantized.parts.items()}
     rows = (z.detach(), quantized.codes, counted.flatten())
     return Loss(total, parts, tuple(x.unflatten(0, counted.shape) for x in rows))
+
+
+def shares(counted: Tensor) -> Tensor:
+    """(B*T,): what each frame counts of a mean over those with counted (B,T)."""
+    weight = counted.flatten().float()
+    return weight / weight.sum().clamp_min(1)
