@@ -1,4 +1,4 @@
-"""Both shapes that a layout can have, and the parallel dynamics over them."""
+"""The shapes that a layout can have, and the parallel dynamics over them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.parallel import Parallel
 
 SHAPES = tuple(LAYOUTS)
-"""Frames and what changes in them; and tokens that are the frame."""
+"""One frame or all, and what changes in them; and tokens that are the frame."""
 
 
 def parallel(shape: str, *words: str) -> Parallel:

@@ -45,7 +45,11 @@ _KINDS = {
         "lfq": "bits=4",
         **dict.fromkeys(("simvq", "vq_euclid", "vq_grad"), _CODEBOOK),
     },
-    "dynamics.layout": {"delta": f"{_CONV} base=8 latent=2", "token": ""},
+    "dynamics.layout": {
+        "delta": f"{_CONV} base=8 latent=2",
+        "blind": f"{_CONV} base=8 latent=2",
+        "token": "",
+    },
     "actor_critic": {
         "cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16",
         "pool_lstm": "patch=8 widths=[8,4] hidden=16",

@@ -119,6 +119,8 @@ def test_imagined_tokens_follow_the_logits_that_score_them() -> None:
 @pytest.mark.parametrize(
     ("layout", "blocks", "start", "levels", "restart"),
     [
+        # A frame, then [act, 4 tokens] a step, the last of which is pending.
+        ("blind", 21, 26, [30, *range(35, 101, 5), 5], 2),
         ("delta", 21, 31, [35, *range(41, 126, 6), 5], 2),
         # 4 tokens at the start, then [act, 4 tokens] a step, the last token of which is pending.
         ("token", 21, 29, [33, *range(38, 104, 5), 8], 5),

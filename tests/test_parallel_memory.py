@@ -106,7 +106,11 @@ def test_imagined_tokens_follow_their_logits_and_not_each_other(shape: str) -> N
 @pytest.mark.parametrize(
     ("shape", "first", "passes", "fit"),
     # Fed: action and queries; those after 4 tokens and a look; those after a root.
-    [("delta", 31, [5, 10, 6], 16), ("token", 29, [5, 9, 9], 15)],
+    [
+        ("blind", 26, [5, 9, 6], 15),
+        ("delta", 31, [5, 10, 6], 16),
+        ("token", 29, [5, 9, 9], 15),
+    ],
 )
 def test_every_step_is_one_pass_whose_queries_are_not_kept(
     shape: str, first: int, passes: list[int], fit: int, monkeypatch: pytest.MonkeyPatch

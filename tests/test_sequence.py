@@ -22,13 +22,17 @@ def test_the_real_positions_are_actions_of_valid_steps_and_what_shows_real_frame
     x, visible = embed(layout, batch, tokens)
     assert x.shape == (*visible.shape, 32)
     for b, seen in enumerate(batch.seen.tolist()):
-        frame, at = [seen[0]] * layout.root_size, layout.root_size
-        expected = list(frame)
+        expected, at = [seen[0]] * layout.root_size, layout.root_size
+        first = seen.index(True)
         for t, valid in enumerate(batch.valid[b].tolist()):
             # What changed is known of valid steps; tokens that are the frame, of real frames.
-            expected += [valid] + [valid if shape == "delta" else seen[t + 1]] * 4
+            expected += [valid] + [seen[t + 1] if shape == "token" else valid] * 4
             expected += [seen[t + 1]] * layout.look_size
             assert torch.equal(x[b, at], layout.act(batch.act)[b, t, 0])
-            assert torch.equal(x[b, at + 1 : at + 5], layout.answer(tokens)[b, t + 1])
+            told = layout.answer(tokens)[b, t + 1]
+            if shape == "blind" and first == t + 1:
+                expected[-1], told = True, told.clone()
+                told[-1] = layout.root(batch.obs[:, first], tokens[:, 0])[b, 0]
+            torch.testing.assert_close(x[b, at + 1 : at + 5], told)
             at += layout.stride
         assert visible[b].tolist() == expected

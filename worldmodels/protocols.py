@@ -136,9 +136,12 @@ class Layout(Protocol):
     """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
 
     `root_size` positions open the sequence, `look_size` of a step show the frame it led to.
+    `whole`: whether tokens show whole frames, not what changed. Where neither tokens nor looks show
+    a frame, the first real one of each row stands where its moment ends; `root_size` is 1 then.
     """
 
     tokens: int
+    whole: bool
     root_size: int
     look_size: int
     stride: int
@@ -146,7 +149,7 @@ class Layout(Protocol):
     def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
         """(B,root_size,D): opens a sequence at a frame (B,H,W,C) with tokens (B,K).
 
-        The frame may be None where `look_size` is 0.
+        The frame may be None where tokens show it.
         """
 
     def act(self, act: Tensor) -> Tensor:

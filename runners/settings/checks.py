@@ -10,7 +10,7 @@ from runners.settings.build import dotted, fields
 from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
 from runners.settings.dynamics import (
-    DeltaLayoutSettings,
+    FrameLayoutSettings,
     TokenLayoutSettings,
     TransformerSettings,
 )
@@ -183,7 +183,7 @@ def _transformer(config: Config) -> Iterator[str]:
     if not isinstance(dynamics, TransformerSettings):
         return
     layout = dynamics.layout
-    if isinstance(layout, DeltaLayoutSettings):
+    if isinstance(layout, FrameLayoutSettings):
         embedded = layout.grid**2 * layout.latent
         if layout.grid == int(layout.grid) and embedded != dynamics.width:
             yield (

@@ -16,14 +16,25 @@ class LayoutSettings(Settings):
     kind: str = Field(description="which order of tokens within a step")
 
 
-class DeltaLayoutSettings(LayoutSettings, ConvSettings):
-    """A continuous token of the frame, the action, then the delta tokens."""
+class FrameLayoutSettings(LayoutSettings, ConvSettings):
+    """What layouts have that see frames themselves."""
 
-    kind: Literal["delta"] = Field("delta", description="which order of tokens within a step")
     base: int = Field(32, ge=1, le=1024, description="channels of the frame encoder's first stage")
     latent: int = Field(
         8, ge=1, le=1024, description="channels of its grid; grid x grid x latent = width"
     )
+
+
+class DeltaLayoutSettings(FrameLayoutSettings):
+    """A continuous token of the frame, the action, then the delta tokens."""
+
+    kind: Literal["delta"] = Field("delta", description="which order of tokens within a step")
+
+
+class BlindLayoutSettings(FrameLayoutSettings):
+    """The first frame, then actions and tokens alone."""
+
+    kind: Literal["blind"] = Field("blind", description="which order of tokens within a step")
 
 
 class TokenLayoutSettings(LayoutSettings):
@@ -33,6 +44,7 @@ class TokenLayoutSettings(LayoutSettings):
 
 
 LAYOUTS: dict[str, type[LayoutSettings]] = {
+    "blind": BlindLayoutSettings,
     "delta": DeltaLayoutSettings,
     "token": TokenLayoutSettings,
 }
@@ -61,9 +73,9 @@ class TransformerSettings(DynamicsSettings):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="share dropped in training, never in dreams"
     )
-    layout: Annotated[SerializeAsAny[LayoutSettings], Variants("kind", LAYOUTS)] = Field(
-        DeltaLayoutSettings(), description="order of tokens within a step"
-    )
+    layout: Annotated[
+        SerializeAsAny[LayoutSettings], Variants("kind", LAYOUTS, shared=FrameLayoutSettings)
+    ] = Field(DeltaLayoutSettings(), description="order of tokens within a step")
 
 
 class AutoregressiveSettings(TransformerSettings):

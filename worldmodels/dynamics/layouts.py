@@ -17,7 +17,7 @@ class DeltaLayout(nn.Module):
     dynamics' losses alone; `width` must equal latent * (H/s) * (W/s).
     """
 
-    root_size, look_size = 1, 1
+    root_size, look_size, whole = 1, 1, False
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class DeltaLayout(nn.Module):
         **stages: Any,
     ) -> None:
         super().__init__()
-        self.tokens, self.stride = tokens, tokens + 2
+        self.tokens, self.stride = tokens, 1 + tokens + self.look_size
         self.frame = FrameEncoder(3, base=base, latent=latent, stages=Stages(**stages))
         self.frame_norm = nn.LayerNorm(width)
         self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
 
     def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
         """The frame; the tokens that led to it say nothing more."""
-        assert obs is not None
-        return self.look(obs)
+        assert obs is not None, "delta tokens cannot go on from a frame that nobody drew"
+        return self._show(obs)
 
     def act(self, act: Tensor) -> Tensor:
         """(...,1,D) of actions (...)."""
@@ -52,9 +52,28 @@ class DeltaLayout(nn.Module):
         return embedded
 
     def look(self, obs: Tensor) -> Tensor:
-        """(...,1,D) of frames (...,H,W,C)."""
+        """(...,look_size,D) of frames (...,H,W,C)."""
+        return self._show(obs)
+
+    def _show(self, obs: Tensor) -> Tensor:
         embedded = self.frame_norm(pixels(self.frame(to_unit(obs))))
         return torch.unflatten(embedded, 0, (*obs.shape[:-3], 1))
+
+
+class BlindLayout(DeltaLayout):
+    """frame | action, K delta tokens | action, K delta tokens | ...: one look, then changes alone.
+
+    Nobody has published it. The frame is that of a row's first real moment; what the world is at
+    any later one, the transformer must work out from the changes since, so that imagination need
+    not draw. Where its memory is full, only a frame that was drawn all the same lets it go on.
+    """
+
+    look_size = 0
+
+    def look(self, obs: Tensor) -> Tensor:
+        """(...,0,D)."""
+        weight = self.token.weight
+        return weight.new_zeros(*obs.shape[:-3], 0, weight.shape[1])
 
 
 class TokenLayout(nn.Module):
@@ -64,7 +83,7 @@ class TokenLayout(nn.Module):
     memory is full, it goes on from the tokens of the present frame.
     """
 
-    look_size = 0
+    look_size, whole = 0, True
 
     def __init__(self, *, width: int, vocab: int, tokens: int, num_actions: int) -> None:
         super().__init__()
@@ -91,4 +110,4 @@ class TokenLayout(nn.Module):
         return weight.new_zeros(*obs.shape[:-3], 0, weight.shape[1])
 
 
-LAYOUTS = {"delta": DeltaLayout, "token": TokenLayout}
+LAYOUTS = {"blind": BlindLayout, "delta": DeltaLayout, "token": TokenLayout}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from worldmodels.batch import Batch
 from worldmodels.nets.transformer import Cache, Transformer
@@ -34,15 +35,29 @@ class Memory:
 def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """All positions (B,L,D) of a batch, and which of them are real (B,L)."""
     seen = batch.seen
-    root = layout.root(batch.obs[:, 0], tokens[:, 0])
+    shown = layout.whole or layout.look_size > 0
+    root = layout.root(batch.obs[:, 0] if shown else _first(batch), tokens[:, 0])
     steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), layout.look(batch.obs[:, 1:]))
     x = torch.cat([s.to(root.dtype) for s in steps], 2)
-    # Where no look shows a frame, its tokens do: also that before the first valid step.
-    told = batch.valid if layout.look_size else seen[:, 1:]
+    # Tokens that show a frame do so also before the first valid step.
+    told = seen[:, 1:] if layout.whole else batch.valid
     sizes = ((batch.valid, 1), (told, layout.tokens), (seen[:, 1:], layout.look_size))
     real = torch.cat([which[..., None].expand(-1, -1, size) for which, size in sizes], 2)
     opened = seen[:, :1].expand(-1, layout.root_size)
-    return torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, real.flatten(1)), 1)
+    x, real = torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, real.flatten(1)), 1)
+    if shown:
+        return x, real
+    # In place of the last token of a step that is padding: the next action follows at once.
+    first = seen & ~F.pad(seen[:, :-1], (1, 0))
+    later = F.pad(first[:, 1:, None], (layout.stride - 1, 0)).flatten(1)
+    here = torch.cat((first[:, :1], later), 1)
+    return torch.where(here[..., None], root, x), real | here
+
+
+def _first(batch: Batch) -> Tensor:
+    """The first real frame (B,H,W,C) of each row."""
+    rows = torch.arange(len(batch.obs), device=batch.obs.device)
+    return batch.obs[rows, batch.seen.long().argmax(1)]
 
 
 def begin(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Memory:
