@@ -73,6 +73,9 @@ def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor)
     torch.testing.assert_close(dynamics.loss(scribble(batch), tokens).total, loss.total)
     assert gradients(dynamics, loss.total)
     with torch.no_grad():
+        moments = dynamics.moments(batch, tokens)
+        assert moments.shape == (*batch.obs.shape[:2], dynamics.width)
+        assert moments.dtype == torch.float32
         memory = dynamics.start(batch, tokens)
         for step in range(30):
             given = tokens[:, -1] if step == 0 else None
@@ -82,6 +85,8 @@ def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor)
                 assert torch.equal(prediction.tokens, given)
             assert prediction.logits.shape == (*prediction.tokens.shape, vocab)
             assert in_range(prediction.tokens, vocab) and prediction.end.dtype == torch.bool
+            known = dynamics.moment(memory)
+            assert known.shape == moments[:, -1].shape and known.isfinite().all()
             numbers = (prediction.logits, prediction.rew, prediction.end_prob)
             assert all(x.isfinite().all() and x.dtype == torch.float32 for x in numbers)
         known = torch.arange(vocab) % 3 == 1

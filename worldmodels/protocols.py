@@ -165,10 +165,12 @@ class Layout(Protocol):
 class Dynamics(Protocol):
     """Predicts tokens, reward and end of the next step. Memory is an argument and a result.
 
-    `frame_values`: numbers in the largest activation that the loss has for one frame.
+    `frame_values`: numbers in the largest activation that the loss has for one frame. `width`:
+    numbers in the features of a moment.
     """
 
     frame_values: int
+    width: int
 
     def loss(self, batch: Batch, tokens: Tensor) -> Loss:
         """Scores tokens (B,T+1,K), of which tokens[:, t] describes obs[:, t]."""
@@ -189,3 +191,12 @@ class Dynamics(Protocol):
 
         The frame may be None where the layout looks at none.
         """
+
+    def moments(self, batch: Batch, tokens: Tensor) -> Tensor:
+        """Features (B,T+1,width) float32 of the frames of a window: what is known there.
+
+        Each depends on its frame's own tokens and on what came before. No dropout.
+        """
+
+    def moment(self, memory: Any) -> Tensor:
+        """The same (B,width) of an imagined moment, to which a step has led; changes no memory."""

@@ -55,6 +55,16 @@ class WorldModel(nn.Module):
         return State(memory, obs, prediction.tokens), prediction
 
     @torch.no_grad()
+    def moments(self, batch: Batch) -> Tensor:
+        """Features (B,T+1,D) float32 of a window's moments, each of its past and its own tokens."""
+        return self.dynamics.moments(batch, self.tokenize(batch))
+
+    @torch.no_grad()
+    def moment(self, state: State) -> Tensor:
+        """The same (B,D) of an imagined moment; the start of a dream is a real one."""
+        return self.dynamics.moment(state.memory)
+
+    @torch.no_grad()
     def draw(self, obs: Tensor, act: Tensor, tokens: Tensor) -> Tensor:
         """The frame (B,H,W,C) uint8 of tokens (B,K), after acting (B,) at a frame."""
         prev = Prev(obs[:, None], act[:, None])

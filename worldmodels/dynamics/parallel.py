@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldmodels.batch import Batch
 from worldmodels.dynamics.scores import Weights, among, head, predict, step_loss
-from worldmodels.dynamics.sequence import Memory, begin, embed, see, with_room
+from worldmodels.dynamics.sequence import Memory, begin, embed, moment, moments, see, with_room
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import REWARD_TARGETS, sample
 from worldmodels.nets.init import init_normal
@@ -54,7 +54,7 @@ class Parallel(nn.Module):
         end_weight: float,
     ) -> None:
         super().__init__()
-        self.layout, self.reward = layout, REWARD_TARGETS[reward]
+        self.layout, self.reward, self.width = layout, REWARD_TARGETS[reward], width
         self.weights = Weights(token_weight, reward_weight, end_weight)
         capacity = layout.stride * blocks
         self.net = Transformer(
@@ -132,6 +132,14 @@ class Parallel(nn.Module):
     def see(self, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
         """Queue the frame for the next pass, and make it the place to restart from."""
         return see(self.layout, memory, obs, tokens)
+
+    def moments(self, batch: Batch, tokens: Tensor) -> Tensor:
+        """Features (B,T+1,D) float32 of a window's moments, in one pass."""
+        return moments(self.net, self.layout, batch, tokens)
+
+    def moment(self, memory: Memory) -> Tensor:
+        """The same (B,D) of an imagined moment; one pass over what is pending."""
+        return moment(self.net, self.layout, memory)
 
 
 def weave(layout: Layout, x: Tensor, queries: Tensor) -> Tensor:

@@ -60,6 +60,24 @@ def _first(batch: Batch) -> Tensor:
     return batch.obs[rows, batch.seen.long().argmax(1)]
 
 
+def moments(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Tensor:
+    """Features (B,T+1,D) float32 where the moments of a window end: at their last positions."""
+    x, visible = embed(layout, batch, tokens)
+    _, feats = net.extend(net.empty(len(x)), x, visible)
+    return feats[:, layout.root_size - 1 :: layout.stride].float()
+
+
+def moment(net: Transformer, layout: Layout, memory: Memory) -> Tensor:
+    """Features (B,D) float32 where an imagined moment ends.
+
+    What is pending is fed once more with the next action, which writes the same into the cache:
+    that costs less than a memory that comes in two kinds.
+    """
+    cache, pending = with_room(net, layout, memory, memory.pending.shape[1])
+    _, feats = net.extend(cache, pending)
+    return feats[:, -1].float()
+
+
 def begin(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Memory:
     """Read a real past in one pass; the memory stands at obs[:, -1]."""
     x, visible = embed(layout, batch, tokens)
