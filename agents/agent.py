@@ -67,31 +67,55 @@ class Agent(nn.Module):
         self.entropy, self.target_decay = entropy, target_decay
         self.critic_targets, self.return_scale = critic_targets, return_scale
 
+    def initial(self, batch: int) -> Carry:
+        """The carry before the first observation: the view's tensors, then the policy's."""
+        return (*self.view.initial(self.world_model, batch), *self.actor_critic.initial(batch))
+
     @torch.no_grad()
     def watch(self, past: Batch) -> Carry:
-        """The policy's memory of the real frames before past.obs[:, -1]."""
+        """The carry after the real frames before past.obs[:, -1]."""
         x = self.view.real(self.world_model, past)
-        return self.actor_critic.watch(x[:, :-1], past.seen[:, :-1])
+        remembered = self.actor_critic.watch(x[:, :-1], past.seen[:, :-1])
+        return (*self.view.watch(past), *remembered)
 
     @torch.no_grad()
     def judge(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        """Action logits (B,A), value (B,) and the next carry at real frames (B,H,W,C) uint8."""
-        return self._judge(self.view.real(self.world_model, single(obs)), carry)
+        """Action logits (B,A), value (B,) and the next carry at real frames (B,H,W,C) uint8.
+
+        What is done there is for `took` to say.
+        """
+        own, policys = self._parts(carry)
+        x, own = self.view.observe(self.world_model, obs, own)
+        logits, value, policys = self._judge(x, policys)
+        return logits, value, (*own, *policys)
 
     @torch.no_grad()
     def judge_dream(self, state: State, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         """The same at imagined moments."""
-        return self._judge(self.view.imagined(self.world_model, state)[:, None], carry)
+        own, policys = self._parts(carry)
+        x = self.view.imagined(self.world_model, state)
+        logits, value, policys = self._judge(x, policys)
+        return logits, value, (*own, *policys)
+
+    def _parts(self, carry: Carry) -> tuple[Carry, Carry]:
+        """The view's and the policy's."""
+        return carry[: self.view.carries], carry[self.view.carries :]
 
     def _judge(self, x: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        decision, carry = self.actor_critic(x, carry)
+        decision, carry = self.actor_critic(x[:, None], carry)
         value = self.actor_critic.value.predict(decision.critic)
         return decision.logits[:, 0].float(), value[:, 0], carry
 
     def act(self, obs: Tensor, carry: Carry, temperature: float = 1.0) -> tuple[Tensor, Carry]:
-        """Sample actions (N,) for frames (N,H,W,C) uint8."""
+        """Sample actions (N,) for frames (N,H,W,C) uint8; the carry counts them as taken."""
         logits, _, carry = self.judge(obs, carry)
-        return sample(logits / temperature), carry
+        act = sample(logits / temperature)
+        return act, self.took(carry, act)
+
+    def took(self, carry: Carry, act: Tensor) -> Carry:
+        """The carry where these actions (N,) were taken, whatever was chosen."""
+        own, policys = self._parts(carry)
+        return (*self.view.took(own, act), *policys)
 
     def learners(self) -> list[Learner]:
         """What a trainer updates, in this order: tokenizer, world model, policy."""
@@ -209,11 +233,4 @@ def values(critic: ActorCritic, x: Tensor, carry: Carry) -> Tensor:
 
 def forget(carry: Carry, over: Tensor) -> Carry:
     """The carry with the rows where over (N,) is True as before the first observation."""
-    return tuple(torch.where(over[:, None], 0.0, c) for c in carry)
-
-
-def single(obs: Tensor) -> Batch:
-    """Frames (B,H,W,C) as windows of no step."""
-    none = obs.new_zeros(len(obs), 0)
-    flags = none.bool()
-    return Batch(obs[:, None], none.long(), none.float(), flags, flags, flags)
+    return tuple(torch.where(over[:, None], c.new_zeros(()), c) for c in carry)

@@ -53,7 +53,8 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         num_actions=env.act.n,
     )
     dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
-    behaviour, view = settings["behaviour"], VIEWS[settings["view"]]()
+    behaviour = settings["behaviour"]
+    view = VIEWS[settings["view"]](obs_shape=env.obs_shape, context=behaviour["context"])
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
     world_model = WorldModel(
         tokenizer=tokenizer,
@@ -64,7 +65,7 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
     actor_critic = make(
         ACTOR_CRITICS,
         settings["actor_critic"],
-        obs_shape=view.shape(world_model, env.obs_shape),
+        obs_shape=view.shape(world_model),
         num_actions=env.act.n,
     )
     return Agent(

@@ -32,18 +32,35 @@ class Decision(Protocol):
 
 
 class View(Protocol):
-    """What the policy sees of the world. `looks`: whether at pictures."""
+    """What the policy sees of the world. `looks`: whether at pictures.
+
+    Where a moment shows more than its frame, acting in real environments carries what came
+    before: `carries` tensors, which like the policy's are (B,n), and zeros where an episode begins.
+    """
 
     looks: bool
+    carries: int
 
-    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """*X, where frames are of shape `obs_shape`."""
+    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
+        """*X."""
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,*X) of real frames."""
 
     def imagined(self, world_model: WorldModel, state: State) -> Tensor:
         """(B,*X) of an imagined moment; the start of a dream is a real one."""
+
+    def initial(self, world_model: WorldModel, batch: int) -> Carry:
+        """The carry before the first observation."""
+
+    def watch(self, past: Batch) -> Carry:
+        """The carry of a past that leads to past.obs[:, -1]."""
+
+    def observe(self, world_model: WorldModel, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """(B,*X) of real frames (B,H,W,C) after that carry, and the carry after them."""
+
+    def took(self, carry: Carry, act: Tensor) -> Carry:
+        """The carry where actions (B,) were taken at the frames observed last."""
 
 
 class ActorCritic(Protocol):

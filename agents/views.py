@@ -1,24 +1,59 @@
-"""What the policy sees, in the real environment and in imagination."""
+"""What the policy sees, in the real environment and in imagination.
+
+Axes: B batch, T steps, H W image, K tokens a frame, D numbers of a vector.
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.protocols import View
-from worldmodels.batch import Batch
+from agents.protocols import Carry, View
+from worldmodels.batch import Batch, single
 from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
 
-class Frame:
+class Momentary(ABC):
+    """What views share for which a frame shows all there is to see: they carry nothing."""
+
+    carries = 0
+
+    def __init__(self, *, obs_shape: tuple[int, ...], context: int) -> None:
+        self.obs_shape = obs_shape
+
+    @abstractmethod
+    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+        """(B,T+1,*X) of real frames."""
+
+    def initial(self, world_model: WorldModel, batch: int) -> Carry:
+        """Nothing."""
+        return ()
+
+    def watch(self, past: Batch) -> Carry:
+        """Nothing."""
+        return ()
+
+    def observe(self, world_model: WorldModel, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """(B,*X) of frames (B,H,W,C)."""
+        return self.real(world_model, single(obs))[:, 0], ()
+
+    def took(self, carry: Carry, act: Tensor) -> Carry:
+        """Nothing."""
+        return ()
+
+
+class Frame(Momentary):
     """The frame itself: real where there is one, decoded in imagination."""
 
     looks = True
 
-    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
         """(H,W,C)."""
-        return obs_shape
+        return self.obs_shape
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
@@ -30,7 +65,7 @@ class Frame:
         return state.obs
 
 
-class Reconstruction:
+class Reconstruction(Momentary):
     """The frame as its tokens show it, so that reality looks as imagination does: IRIS.
 
     Tokens must show whole frames: the first frame of a window has none before it.
@@ -38,9 +73,9 @@ class Reconstruction:
 
     looks = True
 
-    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
         """(H,W,C)."""
-        return obs_shape
+        return self.obs_shape
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,H,W,C) uint8."""
@@ -54,7 +89,7 @@ class Reconstruction:
         return state.obs
 
 
-class Tokens:
+class Tokens(Momentary):
     """The vectors of the frame's tokens, for which imagination need not draw the frame: DART.
 
     Tokens must show whole frames. No gradient reaches the tokenizer.
@@ -62,7 +97,7 @@ class Tokens:
 
     looks = False
 
-    def shape(self, world_model: WorldModel, obs_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
         """(K,D)."""
         return world_model.tokenizer.tokens, world_model.tokenizer.dim
 
@@ -75,7 +110,7 @@ class Tokens:
         return world_model.tokenizer.embed(state.tokens).detach()
 
 
-VIEWS: dict[str, type[View]] = {
+VIEWS: dict[str, Callable[..., View]] = {
     "frame": Frame,
     "reconstruction": Reconstruction,
     "tokens": Tokens,

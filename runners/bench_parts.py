@@ -164,7 +164,7 @@ def _acting(bench: Bench, num_envs: int) -> Row:
     frames = bench.random_batch(num_envs, 0).obs[:, 0].cpu()
 
     def act() -> None:
-        carry = agent.actor_critic.initial(num_envs)
+        carry = agent.initial(num_envs)
         for _ in range(ACTING_STEPS):
             with hardware.autocast():
                 chosen, carry = agent.act(frames.to(hardware.device, non_blocking=True), carry)

@@ -74,6 +74,8 @@ class LocalCollector:
                     chosen, carry = agent.act(obs, carry, self.temperature)
                 explore = self.rng.random(count) < self.epsilon
                 act = np.where(explore, act, chosen.cpu().numpy())
+                if explore.any():
+                    carry = agent.took(carry, torch.from_numpy(act).to(self.hardware.device))
             step = self.env.step(act)
             stretch.add(act, step)
             self.obs = step.obs

@@ -63,7 +63,7 @@ def play(
     obs = env.reset(seed)
     rng = np.random.default_rng([seed, 2])
     with own_randomness(seed, hardware):
-        carry: Any = None if agent is None else agent.actor_critic.initial(count)
+        carry: Any = None if agent is None else agent.initial(count)
         while quota.any():
             act = rng.integers(env.spec.act.n, size=count)
             if agent is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agents.agent import forget
 from agents.protocols import ActorCritic, View
 from tests.nets import cut, gradients, scribble
 from worldmodels.batch import Batch
@@ -114,17 +115,28 @@ def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None
 
 
 def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
-    """A frame looks alike in every window, and imagined moments as real ones do."""
-    real = view.real(world_model, batch)
-    assert real.shape[:2] == batch.obs.shape[:2]
-    alone = cut(batch, slice(None), slice(batch.act.shape[1], None))
-    # Pictures are rounded to whole grey levels.
-    away = 1.0 if real.dtype == torch.uint8 else 1e-5
-    lone = view.real(world_model, alone)[:, 0].float()
-    torch.testing.assert_close(lone, real[:, -1].float(), atol=away, rtol=0)
+    """A moment looks alike in a window and in passing, and imagined moments as real ones do."""
+    real, rows = view.real(world_model, batch), len(batch.obs)
+    assert real.shape == (*batch.obs.shape[:2], *view.shape(world_model))
     assert torch.equal(view.real(world_model, scribble(batch))[batch.seen], real[batch.seen])
+    carry = view.watch(batch)
+    passing, after = view.observe(world_model, batch.obs[:, -1], carry)
+    assert passing.shape == real[:, -1].shape and passing.dtype == real.dtype
+    # Frames of one colour more or less where a convolution rounds otherwise.
+    near = 1e-4 if real.is_floating_point() else 1
+    assert (passing.float() - real[:, -1].float()).abs().max() <= near
+    act = torch.zeros(rows, dtype=torch.int64)
+    for tensors in (view.initial(world_model, rows), carry, after, view.took(after, act)):
+        assert len(tensors) == view.carries and all(c.shape[0] == rows for c in tensors)
+        assert all(c.ndim == 2 for c in tensors)
+        over = forget(tensors, torch.ones(rows, dtype=torch.bool))
+        assert all(not c.any() and c.dtype == t.dtype for c, t in zip(over, tensors, strict=True))
+    assert not any(c.any() for c in view.initial(world_model, rows))
+    if not view.carries:
+        alone = cut(batch, slice(None), slice(batch.act.shape[1], None))
+        apart = view.real(world_model, alone)[:, 0].float() - real[:, -1].float()
+        assert apart.abs().max() <= near
     state: State = world_model.imagine(world_model.start(batch), batch.act[:, -1])[0]
-    assert real.shape[2:] == view.shape(world_model, tuple(batch.obs.shape[2:]))
     imagined = view.imagined(world_model, state)
     assert imagined.shape == real[:, -1].shape and imagined.dtype == real.dtype
 

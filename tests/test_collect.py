@@ -42,6 +42,9 @@ class Spy:
         self.seen.append((obs[:, 0, 0, 1].numpy().copy(), carry[0][:, 0].numpy().copy()))
         return torch.zeros(len(obs), dtype=torch.long), (carry[0] + 1,)
 
+    def took(self, carry: Any, act: Tensor) -> Any:
+        return carry
+
 
 class Raising(CountingGame):
     """Action 1 raises."""

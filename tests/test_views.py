@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.agent import Agent, single
+from agents.agent import Agent
 from tests.nets import no_waiting, shown, small_agent, windows
-from worldmodels.batch import Batch
+from worldmodels.batch import Batch, single
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.protocols import Prediction, Prev, State
 

@@ -46,3 +46,15 @@ class Batch:
         seen = torch.nn.functional.pad(before, (0, 1)) | torch.nn.functional.pad(after, (1, 0))
         alone = ~self.valid.any(1, keepdim=True)
         return torch.cat((seen[:, :-1], seen[:, -1:] | alone), 1)
+
+
+def played(obs: Tensor, act: Tensor, valid: Tensor) -> Batch:
+    """Windows of which no reward or end is known: frames (B,T+1,H,W,C), act and valid (B,T)."""
+    none = torch.zeros_like(valid)
+    return Batch(obs, act, act.new_zeros(act.shape, dtype=torch.float32), none, none, valid)
+
+
+def single(obs: Tensor) -> Batch:
+    """Frames (B,H,W,C) as windows of no step."""
+    none = torch.zeros(len(obs), 0, dtype=torch.int64, device=obs.device)
+    return played(obs[:, None], none, none.bool())
