@@ -25,6 +25,7 @@ from runners.rollout import (
     undisturbed,
     windows,
 )
+from runners.settings.checks import longest_dream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +199,12 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     config, hardware = run.config, run.hardware
     context = options.context or max(1, config.agent.behaviour.context)
     horizon = options.horizon or config.agent.behaviour.horizon
+    longest = longest_dream(config.agent)
+    if longest is not None and context + horizon > longest:
+        raise UserError(
+            f"context={context} and horizon={horizon}: imagination without pictures remembers at "
+            f"most {longest} steps, those seen among them; choose smaller numbers"
+        )
     seed = config.seed + HELD_OUT_SEED
     random = options.policy == "random"
     how = " at random" if random else ""

@@ -52,6 +52,7 @@ _KINDS = {
     },
     "actor_critic": {
         "cnn_lstm": f"{_CONV} base=8 latent=2 hidden=16",
+        "mlp": "hidden=16 layers=2",
         "pool_lstm": "patch=8 widths=[8,4] hidden=16",
         "token_transformer": "width=16 layers=2 heads=2 mlp=24",
     },
@@ -59,11 +60,14 @@ _KINDS = {
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
 # Words that another word makes no sense without.
 _WHOLE, _READ = "agent.tokenizer.kind=frame_vq", "agent.actor_critic.kind=token_transformer"
+_KNOW = "agent.actor_critic.kind=mlp"
 _NEEDED = {
     "agent.dynamics.layout.kind=token": (_WHOLE,),
     "agent.view=reconstruction": (_WHOLE,),
     "agent.view=tokens": (_WHOLE, _READ),
     _READ: (_WHOLE, "agent.view=tokens"),
+    "agent.view=latent": (_KNOW,),
+    _KNOW: ("agent.view=latent",),
 }
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 

@@ -222,6 +222,15 @@ def test_command_refuses_what_cannot_work(tmp_path: Path, trained: list[Any]) ->
     assert not (tmp_path / "media").exists()
 
 
+def test_a_dream_longer_than_memory_without_pictures_is_refused(
+    tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.dream.longest_dream", lambda agent: 20)
+    with pytest.raises(UserError, match="context=5 and horizon=16: .* at most 20 steps"):
+        main(tmp_path, ImagineOptions(horizon=16))
+    assert main(tmp_path, ImagineOptions(horizon=15, windows=2, dreams=1))
+
+
 def test_a_full_disk_is_told(tmp_path: Path, trained: list[Any]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 from runners.errors import UserError
+from runners.settings.checks import longest_dream
 from runners.settings.load import load, read_for_resume, to_yaml
 from tests.nets import small_agent
+
+LATENT = ("agent.view=latent", "agent.actor_critic.kind=mlp", "agent.dynamics.layout.kind=blind")
 
 
 def refused(*words: str) -> str:
@@ -39,8 +42,13 @@ def test_a_policy_that_reads_what_changed_is_refused() -> None:
         ("tokens", "pool_lstm", "it looks at pictures"),
         ("frame", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
         ("reconstruction", "token_transformer", "it reads tokens"),
+        ("latent", "cnn_lstm", "it looks at pictures; agent.actor_critic.kind=mlp reads features"),
+        ("latent", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
+        ("frame", "mlp", "it reads features, which agent.view=latent shows"),
+        ("tokens", "mlp", "it reads features, which agent.view=latent shows"),
         ("tokens", "token_transformer", None),
         ("frame", "pool_lstm", None),
+        ("latent", "mlp", None),
     ],
 )
 def test_a_policy_that_cannot_see_its_view_is_refused(
@@ -57,6 +65,37 @@ def test_a_policy_that_cannot_see_its_view_is_refused(
     message = refused(*words)
     assert message.startswith(f"agent.view={view} with agent.actor_critic.kind={kind}: {text}")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        (
+            "agent.behaviour.model_context=2",
+            "agent.behaviour.model_context=2 with agent.view=latent: the policy sees",
+        ),
+        (
+            "agent.behaviour.context=0",
+            "agent.behaviour.context=0 with agent.view=latent: features of one frame",
+        ),
+        (
+            "agent.behaviour.horizon=16",
+            "agent.dynamics.blocks=21 is too few for imagination: agent.behaviour.context=5 + "
+            "agent.behaviour.horizon=16 + 1 = 22",
+        ),
+    ],
+)
+def test_a_policy_on_features_that_nothing_could_give_it_is_refused(word: str, text: str) -> None:
+    message = refused(*LATENT, word)
+    assert message.startswith(text) and "\n" not in message
+
+
+def test_only_a_dream_without_any_frame_must_end() -> None:
+    blind = "agent.dynamics.layout.kind=blind"
+    assert longest_dream(load(LATENT).config.agent) == 20
+    assert longest_dream(load(["agent=delta_iris", blind]).config.agent) is None
+    for name in ("delta_iris", "iris", "dart"):
+        assert longest_dream(load([f"agent={name}"]).config.agent) is None
 
 
 def test_heads_that_do_not_divide_a_policy_are_refused() -> None:

@@ -10,12 +10,16 @@ from runners.settings.build import dotted, fields
 from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
 from runners.settings.dynamics import (
+    BlindLayoutSettings,
     FrameLayoutSettings,
     TokenLayoutSettings,
     TransformerSettings,
 )
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import (
+    ACTOR_CRITICS,
+    ActorCriticSettings,
+    MlpSettings,
     PercentilesSettings,
     PoolLstmSettings,
     TokenTransformerSettings,
@@ -47,6 +51,7 @@ def check(config: Config) -> Iterator[str]:
     yield from _tokens(config.agent.tokenizer)
     yield from _whole_frames(config.agent)
     yield from _sight(config.agent)
+    yield from _latent(config.agent)
     yield from _transformer(config)
     yield from _schedule(config)
 
@@ -157,20 +162,61 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
         )
 
 
+SHOWS = {
+    "frame": "pictures",
+    "reconstruction": "pictures",
+    "tokens": "tokens",
+    "latent": "features",
+}
+"""What each view gives the policy."""
+READS: dict[type[ActorCriticSettings], str] = {
+    TokenTransformerSettings: "tokens",
+    MlpSettings: "features",
+}
+"""What an actor-critic takes that does not look at pictures."""
+
+
 def _sight(agent: AgentSettings) -> Iterator[str]:
-    """Pictures are for convolutions, tokens for a transformer."""
-    kind = agent.actor_critic.kind
-    reads = isinstance(agent.actor_critic, TokenTransformerSettings)
-    if agent.view == "tokens" and not reads:
+    """Pictures are for convolutions, tokens for a transformer, features for a perceptron."""
+    kind, shown = agent.actor_critic.kind, SHOWS[agent.view]
+    wanted = READS.get(type(agent.actor_critic), "pictures")
+    text = f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it "
+    if wanted == shown:
+        return
+    if wanted == "pictures":
+        reader = next(word for word, cls in ACTOR_CRITICS.items() if READS.get(cls) == shown)
+        yield f"{text}looks at pictures; agent.actor_critic.kind={reader} reads {shown}"
+    else:
+        view = next(word for word, what in SHOWS.items() if what == wanted)
+        yield f"{text}reads {wanted}, which agent.view={view} shows"
+
+
+def _latent(agent: AgentSettings) -> Iterator[str]:
+    """Features are those of the window that imagination starts from, and acting has no other."""
+    if agent.view != "latent":
+        return
+    if agent.behaviour.model_context is not None:
         yield (
-            f"agent.view=tokens with agent.actor_critic.kind={kind}: it looks at pictures; "
-            "agent.actor_critic.kind=token_transformer reads tokens"
+            f"agent.behaviour.model_context={agent.behaviour.model_context} with agent.view=latent:"
+            " the policy sees what the world model does; agent.behaviour.context is for both"
         )
-    if agent.view != "tokens" and reads:
+    if agent.behaviour.context < 1:
         yield (
-            f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it reads tokens, which "
-            "agent.view=tokens shows"
+            "agent.behaviour.context=0 with agent.view=latent: features of one frame alone know "
+            "nothing of the past, and this policy has no other memory"
         )
+
+
+def longest_dream(agent: AgentSettings) -> int | None:
+    """Most steps of a dream and the real past before it, together; None where there is no end.
+
+    The blind layout has nothing to start anew from unless frames are drawn.
+    """
+    dynamics = agent.dynamics
+    if not isinstance(dynamics, TransformerSettings):
+        return None
+    blind = isinstance(dynamics.layout, BlindLayoutSettings)
+    return dynamics.blocks - 1 if blind and SHOWS[agent.view] != "pictures" else None
 
 
 def _heads(settings: TransformerSettings | TokenTransformerSettings, at: str) -> Iterator[str]:

@@ -35,8 +35,9 @@ class AgentSettings(Settings):
     dynamics: Annotated[
         SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS, shared=TransformerSettings)
     ] = Field(AutoregressiveSettings(), description="what the next tokens, reward and end will be")
-    view: Literal["frame", "reconstruction", "tokens"] = Field(
-        "frame", description="the policy sees the frame, what its tokens show of it, or its tokens"
+    view: Literal["frame", "latent", "reconstruction", "tokens"] = Field(
+        "frame",
+        description="the policy sees the frame, what tokens show of it, its tokens, or features",
     )
     actor_critic: Annotated[
         SerializeAsAny[ActorCriticSettings], Variants("kind", ACTOR_CRITICS)

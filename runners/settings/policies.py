@@ -59,8 +59,17 @@ class TokenTransformerSettings(ActorCriticSettings):
     mlp: int = Field(512, ge=1, le=32768, description="units of each layer's MLP")
 
 
+class MlpSettings(ActorCriticSettings):
+    """Perceptrons over features, without memory; policy and critic share nothing."""
+
+    kind: Literal["mlp"] = Field("mlp", description="which actor-critic")
+    hidden: int = Field(512, ge=1, le=8192, description="units of a hidden layer")
+    layers: int = Field(2, ge=0, le=16, description="hidden layers of each")
+
+
 ACTOR_CRITICS: dict[str, type[ActorCriticSettings]] = {
     "cnn_lstm": CnnLstmSettings,
+    "mlp": MlpSettings,
     "pool_lstm": PoolLstmSettings,
     "token_transformer": TokenTransformerSettings,
 }
