@@ -32,13 +32,17 @@ _FRAME_TOKENS = (
     "tokens=4 patch=8 mult=[1,1] down=[1,1] attend=[0,1] encoder.base=8 encoder.latent=8 "
     f"decoder.base=8 {_CODES}"
 )
+_DELTA = {
+    "tokenizer": f"{_CONV} encoder.base=8 encoder.latent=8 context.base=8 context.latent=4 "
+    f"decoder.base=8 {_CODES}",
+    "dynamics.layout": f"{_CONV} base=8 latent=1",
+}
 _AGENTS = {
     "delta_iris": {
-        "tokenizer": f"{_CONV} encoder.base=8 encoder.latent=8 context.base=8 context.latent=4 "
-        f"decoder.base=8 {_CODES}",
-        "dynamics.layout": f"{_CONV} base=8 latent=1",
+        **_DELTA,
         "actor_critic": f"{_CONV} base=8 latent=2 hidden=16",
     },
+    "delta_iris_tokens": {**_DELTA, "actor_critic": "hidden=16 layers=1"},
     "iris": {
         "tokenizer": _FRAME_TOKENS,
         "dynamics": "dropout=0.1",

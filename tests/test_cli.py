@@ -60,6 +60,7 @@ WRONG = [
     (["train", "agent.tokenizer.tokens=3"], "must be one of 1, 4, 16, 64"),
     (["train", "agent.view=reconstruction"], "which the first has not"),
     (["train", "agent.view=tokens"], "delta tokens do not show a whole frame"),
+    (["train", "agent=delta_iris_tokens", "agent.behaviour.horizon=16"], "too few for imagination"),
     (["bench", "device=gpu"], "'auto', 'cpu' or 'cuda'"),
     (["config", "size=huge"], "there are: paper, tiny"),
     (["list", "game"], "did you mean: games"),

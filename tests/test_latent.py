@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,13 @@ from torch.nn import functional as F
 
 from agents.agent import Agent, forget
 from agents.protocols import Carry
+from envs.probes import CountingGame
+from runners.collect import LocalCollector
+from runners.evaluate import play
+from runners.opening import new_agent
+from runners.replay import Replay
 from tests.nets import gradients, no_waiting, shake, small_agent, windows
+from tests.runs import HARDWARE, games, small
 from worldmodels.batch import Batch
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.layouts import LAYOUTS
@@ -19,6 +27,8 @@ from worldmodels.protocols import Prediction, State
 
 PAST = [(0, 3, 0), (2, 1, 0), (3, 0, 0), (1, 2, 0)]
 BLIND = ("agent.view=latent", "agent.dynamics.layout.kind=blind")
+PRESET = "delta_iris_tokens"
+COUNTING = functools.partial(CountingGame, 6, size=64, num_actions=5)
 
 
 def learner(*words: str) -> Agent:
@@ -188,3 +198,35 @@ def test_no_more_of_a_window_is_seen_than_it_shows() -> None:
     late = replace(late, obs=late.obs * late.seen[..., None, None, None], act=late.act * late.valid)
     here, there = (agent.judge(p.obs[:, -1], agent.watch(p))[0] for p in (past, late))
     assert (here - there).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5])
+def test_memory_rebuilt_from_replay_is_that_of_acting_on(tmp_path: Path, epsilon: float) -> None:
+    """Across the ends of episodes, and where actions were not the policy's."""
+    agent = new_agent(small(agent=PRESET), COUNTING().spec, HARDWARE)
+    replay = Replay(tmp_path, num_streams=3, obs_shape=(64, 64, 3), priorities={"all": 1.0}, seed=0)
+    collector = LocalCollector(
+        games(COUNTING),
+        replay,
+        HARDWARE,
+        seed=3,
+        context=2,
+        epsilon=epsilon,
+        hold=1.0,
+        temperature=1.0,
+    )
+    collector.collect(agent, 3, random=True, recall=False)
+    collector.collect(agent, 3, random=False, recall=True)
+    for _ in range(14):
+        assert collector.carry is not None
+        rebuilt = collector._recall(agent)
+        assert all(torch.equal(a, b) for a, b in zip(rebuilt, collector.carry, strict=True))
+        collector.collect(agent, 3, random=False, recall=False)
+
+
+def test_it_is_evaluated() -> None:
+    agent = new_agent(small(agent=PRESET), COUNTING().spec, HARDWARE)
+    results = [
+        play(agent, games(COUNTING), HARDWARE, episodes=4, seed=0)[0].summary() for _ in range(2)
+    ]
+    assert results[0] == results[1] and len(results[0]) > 3

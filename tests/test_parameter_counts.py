@@ -221,8 +221,9 @@ def test_iris_starts_as_published() -> None:
     assert parts["value"].abs() < 1e-3
 
 
-def test_dart_starts_with_even_guesses() -> None:
-    agent, batch = paper_agent("atari", 18, "dart"), windows([(0, 2, 0)])
+@pytest.mark.parametrize("name", ["dart", "delta_iris_tokens"])
+def test_a_policy_that_sees_no_picture_starts_with_even_guesses(name: str) -> None:
+    agent, batch = paper_agent("atari", 18, name), windows([(0, 2, 0)])
     assert not agent.world_model.draws
     agent.horizon = 2
     with torch.no_grad():

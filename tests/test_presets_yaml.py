@@ -165,6 +165,23 @@ def test_tiny_rem_is_tiny_dart_that_imagines_all_tokens_at_once(env: str) -> Non
     assert rem == dart | {"dynamics": dart["dynamics"] | {"kind": "parallel"}}
 
 
+def test_delta_iris_tokens_is_delta_iris_that_looks_once_and_knows() -> None:
+    for env, size in product(("atari", "crafter"), ("paper", "tiny")):
+        words = [f"env={env}", f"size={size}"]
+        ours, parents = (
+            load([*words, f"agent={a}"]).config.agent.model_dump()
+            for a in ("delta_iris_tokens", "delta_iris")
+        )
+        value = parents["actor_critic"]["value"]
+        hidden = {"paper": 512, "tiny": 256}[size]
+        mlp = {"kind": "mlp", "value": value, "hidden": hidden, "layers": 2}
+        assert ours.pop("view") == "latent" and ours.pop("actor_critic") == mlp
+        assert ours["dynamics"]["layout"]["kind"] == "blind"
+        ours["dynamics"]["layout"]["kind"] = "delta"
+        del parents["view"], parents["actor_critic"]
+        assert ours == parents
+
+
 @pytest.mark.parametrize(("run", "epochs"), [("crafter10m", 1000), ("atari100k", 600)])
 def test_published_budgets_make_the_published_epochs(run: str, epochs: int) -> None:
     budget = load([f"run={run}"]).config.run

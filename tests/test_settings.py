@@ -124,7 +124,8 @@ def test_all_faults_come_in_one_message() -> None:
 
 def test_an_unknown_preset_names_the_others_and_the_nearest() -> None:
     assert refused("agent=delta_irs") == (
-        "no preset 'delta_irs' in configs/agent/ (there are: dart, delta_iris, iris, rem)\n"
+        "no preset 'delta_irs' in configs/agent/ (there are: "
+        "dart, delta_iris, delta_iris_tokens, iris, rem)\n"
         "  did you mean: delta_iris"
     )
 
