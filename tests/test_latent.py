@@ -212,7 +212,6 @@ def test_memory_rebuilt_from_replay_is_that_of_acting_on(tmp_path: Path, epsilon
         seed=3,
         context=2,
         epsilon=epsilon,
-        hold=1.0,
         temperature=1.0,
     )
     collector.collect(agent, 3, random=True, recall=False)
