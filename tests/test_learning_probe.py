@@ -45,7 +45,7 @@ WORDS = [
 FRAME_TOKENS = ["agent.phases.tokenizer.first_updates=250", "agent.dynamics.dropout=0"]
 OWN = {
     "delta_iris": ["agent.actor_critic.hidden=64"],
-    "delta_iris_tokens": ["agent.actor_critic.hidden=64"],
+    "delta_iris_tokens": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
     "iris": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
     "dart": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
     "rem": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
