@@ -33,7 +33,8 @@ class Hardware:
 
     def describe(self) -> str:
         """One line for the run's header."""
-        name = f"{torch.get_num_threads()} CPU threads"
+        threads = torch.get_num_threads()
+        name = f"{threads} CPU thread{'s' * (threads > 1)}"
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         return f"{self.device.type} ({name}), {str(self.dtype).removeprefix('torch.')}"

@@ -101,7 +101,7 @@ class HorizonReport:
         """The squared errors against the horizon, (H,W,3) uint8."""
         looks = (
             ("copy_mse", "copy last frame", FAINT, True),
-            ("misled_mse", "imagination of other actions", PURPLE, True),
+            ("misled_mse", "other actions", PURPLE, True),
             ("mse", "imagination", ORANGE, False),
             ("recon_mse", "reconstruction", BLUE, False),
         )
