@@ -97,7 +97,7 @@ def create_run(
             write_atomic(new / "summary.json", json.dumps(summary, indent=2))
             note_command(new, command)
             os.rename(new, folder)
-    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+    except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}") from error
     return folder
 
