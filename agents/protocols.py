@@ -19,16 +19,15 @@ Values = Callable[[], Tensor]
 """A critic's values (B,H+1) of the moments of a rollout, float32, worked out when called."""
 
 
-class Decision(Protocol):
-    """Action logits (B,T,A) and critic outputs (B,T,size)."""
+@dataclass(frozen=True)
+class Decision:
+    """What the policy makes of what it sees: action logits (B,T,A), critic outputs (B,T,size).
 
-    @property
-    def logits(self) -> Tensor:
-        """(B,T,A)."""
+    The actor-critic's `value` target reads the latter.
+    """
 
-    @property
-    def critic(self) -> Tensor:
-        """(B,T,size), to be read by the actor-critic's `value` target."""
+    logits: Tensor
+    critic: Tensor
 
 
 class View(Protocol):

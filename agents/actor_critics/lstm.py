@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agents.actor_critics.decision import Decision
+from agents.protocols import Decision
 from worldmodels.nets.conv import Encoder, largest_map, pixels, to_unit
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 

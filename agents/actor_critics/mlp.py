@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.actor_critics.decision import Decision
-from agents.protocols import Carry
+from agents.protocols import Carry, Decision
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 
 

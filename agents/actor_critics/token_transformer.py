@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agents.actor_critics.decision import Decision
+from agents.protocols import Decision
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 from worldmodels.nets.init import init_normal
 from worldmodels.nets.transformer import Block

@@ -27,12 +27,12 @@ from worldmodels.nets.conv import (
 )
 from worldmodels.nets.init import init_normal
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
-from worldmodels.tokenizers.reconstruction import reconstruction
+from worldmodels.tokenizers.reconstruction import Autoencoder, reconstruction
 
 CHANNELS = 3
 
 
-class DeltaVQ(nn.Module):
+class DeltaVQ(Autoencoder):
     """K tokens for a transition (x_t, a_t) -> x_{t+1}, on a square grid of patches.
 
     `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the fields of
@@ -97,13 +97,6 @@ class DeltaVQ(nn.Module):
         codes = self.quantizer.embed(tokens.flatten(0, 1))
         return to_uint8(self._picture(prev, codes)).unflatten(0, tokens.shape[:2])
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """The quantizer's vectors (...,dim) of tokens (...)."""
-        return self.quantizer.embed(tokens)
-
-    def known(self) -> None:
-        """All tokens stand for something."""
-
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the valid transitions."""
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
@@ -115,12 +108,6 @@ class DeltaVQ(nn.Module):
     def weight(self, batch: Batch) -> Tensor:
         """(B,): valid transitions of each row."""
         return batch.valid.sum(1)
-
-    @torch.no_grad()
-    def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Update the codebook from (vectors (B,T,K,d), codes (B,T,K), valid (B,T))."""
-        z, codes, valid = seen
-        return self.quantizer.update(z, codes, valid[..., None].expand_as(codes).float())
 
     def _vectors(self, prev: Prev, obs: Tensor) -> Tensor:
         """One vector per token, before quantisation: (N,K,d)."""

@@ -18,12 +18,12 @@ from worldmodels.batch import Batch
 from worldmodels.nets.conv import from_patches, to_patches, to_uint8, to_unit
 from worldmodels.nets.vqgan import DeepDecoder, DeepEncoder, DeepStages
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
-from worldmodels.tokenizers.reconstruction import reconstruction
+from worldmodels.tokenizers.reconstruction import Autoencoder, reconstruction
 
 CHANNELS = 3
 
 
-class FrameVQ(nn.Module):
+class FrameVQ(Autoencoder):
     """K tokens for a frame, on a square grid of patches; the step before plays no part.
 
     `encoder`, `decoder` give base widths and latent channels, `stages` the fields of DeepStages,
@@ -73,13 +73,6 @@ class FrameVQ(nn.Module):
         codes = self.quantizer.embed(tokens.flatten(0, 1))
         return to_uint8(self._picture(codes)).unflatten(0, tokens.shape[:2])
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """The quantizer's vectors (...,dim) of tokens (...)."""
-        return self.quantizer.embed(tokens)
-
-    def known(self) -> None:
-        """All tokens stand for something."""
-
     def loss(self, batch: Batch) -> Loss:
         """l1, l2, worst pixel and the quantizer's loss, means over the real frames."""
         z = self._vectors(batch.obs)
@@ -90,12 +83,6 @@ class FrameVQ(nn.Module):
     def weight(self, batch: Batch) -> Tensor:
         """(B,): real frames of each row."""
         return batch.seen.sum(1)
-
-    @torch.no_grad()
-    def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Update the codebook from (vectors (B,T+1,K,d), codes (B,T+1,K), seen (B,T+1))."""
-        z, codes, real = seen
-        return self.quantizer.update(z, codes, real[..., None].expand_as(codes).float())
 
     def _tokens(self, obs: Tensor) -> Tensor:
         return self.quantizer(self._vectors(obs)).codes.unflatten(0, obs.shape[:2])

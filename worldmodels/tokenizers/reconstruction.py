@@ -1,12 +1,32 @@
-"""What a tokenizer's mistakes cost, whatever it made its pictures from."""
+"""What tokenizers share that make pictures from codes, and what their mistakes cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from worldmodels.protocols import Loss, Quantized
+from worldmodels.protocols import Loss, Quantized, Quantizer
+
+
+class Autoencoder(nn.Module):
+    """A tokenizer whose tokens are the codes of its quantizer."""
+
+    quantizer: Quantizer
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The quantizer's vectors (...,dim) of tokens (...)."""
+        return self.quantizer.embed(tokens)
+
+    def known(self) -> None:
+        """All tokens stand for something."""
+
+    @torch.no_grad()
+    def learn(self, seen: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """Update the codebook from (vectors (B,T,K,d), codes (B,T,K), counted (B,T))."""
+        z, codes, counted = seen
+        return self.quantizer.update(z, codes, counted[..., None].expand_as(codes).float())
 
 
 def errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
