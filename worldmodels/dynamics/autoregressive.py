@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels.batch import Batch
-from worldmodels.dynamics.scores import Weights, among, head, predict, step_loss
-from worldmodels.dynamics.sequence import Memory, begin, embed, moment, moments, see, with_room
+from worldmodels.dynamics.one_transformer import OneTransformer
+from worldmodels.dynamics.scores import among, predict, step_loss
+from worldmodels.dynamics.sequence import Memory, embed, with_room
 from worldmodels.nets.conv import largest_map
-from worldmodels.nets.heads import REWARD_TARGETS, sample
-from worldmodels.nets.init import init_normal
-from worldmodels.nets.transformer import Transformer
-from worldmodels.protocols import Layout, Loss, Prediction
+from worldmodels.nets.heads import sample
+from worldmodels.protocols import Loss, Prediction
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(OneTransformer):
     """Scores and samples the tokens of a step one after the other, and its reward and end.
 
-    `blocks` is the longest context in steps; where it is used up, imagination goes on from the
-    present frame alone. `dropout` is for `loss` only. `reward` names one of REWARD_TARGETS.
+    Arguments as for OneTransformer; `vocab` is the number of tokens.
     """
 
-    def __init__(
-        self,
-        *,
-        layout: Layout,
-        vocab: int,
-        width: int,
-        layers: int,
-        heads: int,
-        blocks: int,
-        dropout: float,
-        reward: str,
-        token_weight: float,
-        reward_weight: float,
-        end_weight: float,
-    ) -> None:
-        super().__init__()
-        self.layout, self.reward, self.width = layout, REWARD_TARGETS[reward], width
-        self.weights = Weights(token_weight, reward_weight, end_weight)
-        capacity = layout.stride * blocks
-        self.net = Transformer(
-            dim=width, layers=layers, heads=heads, capacity=capacity, dropout=dropout
-        )
-        self.token_head = head(width, vocab)
-        self.reward_head = head(width, self.reward.size)
-        self.end_head = head(width, 2)
-        self.apply(init_normal)
+    def __init__(self, *, vocab: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.add_heads(vocab)
         # A frame's pixels, or its positions in a block's MLP or in attention.
-        sequence = layout.stride * max(4 * width, heads * capacity)
+        sequence = self.layout.stride * max(4 * self.width, self.net.heads * self.net.capacity)
         self.frame_values = max(largest_map(self), sequence)
 
     def loss(self, batch: Batch, tokens: Tensor) -> Loss:
@@ -75,10 +52,6 @@ class Autoregressive(nn.Module):
         feats = self.net(x, visible)[:, layout.root_size :]
         return feats.view(rows, steps, layout.stride, -1)[:, :, : layout.tokens]
 
-    def start(self, batch: Batch, tokens: Tensor) -> Memory:
-        """Read a real past in one pass; the memory stands at obs[:, -1]."""
-        return begin(self.net, self.layout, batch, tokens)
-
     def step(
         self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
     ) -> tuple[Memory, Prediction]:
@@ -103,15 +76,3 @@ class Autoregressive(nn.Module):
             reward=self.reward,
         )
         return Memory(cache, x, memory.obs, prediction.tokens), prediction
-
-    def see(self, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
-        """Queue the frame for the next pass, and make it the place to restart from."""
-        return see(self.layout, memory, obs, tokens)
-
-    def moments(self, batch: Batch, tokens: Tensor) -> Tensor:
-        """Features (B,T+1,D) float32 of a window's moments, in one pass."""
-        return moments(self.net, self.layout, batch, tokens)
-
-    def moment(self, memory: Memory) -> Tensor:
-        """The same (B,D) of an imagined moment; one pass over what is pending."""
-        return moment(self.net, self.layout, memory)
