@@ -155,11 +155,7 @@ class Sign:
 
 
 class ExpectedSign(Sign):
-    """As Sign, but predicts the mean of the classes: the same return with less noise.
-
-    Where a reward comes once in a hundred steps, its draw drowns what an action changes of its
-    probability, and only very many imagined steps tell the two apart.
-    """
+    """As Sign, but predicts the mean of the classes: the same return with less noise."""
 
     def predict(self, logits: Tensor) -> Tensor:
         """The probability of 1 less that of -1."""
