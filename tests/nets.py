@@ -16,6 +16,8 @@ from agents.agent import Agent
 from agents.build import build_agent
 from envs.experience import Discrete, EnvSpec
 from runners.settings.load import load
+from runners.settings.policies import ACTOR_CRITICS
+from runners.settings.tokenizers import TOKENIZERS
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.parallel import Parallel
@@ -28,7 +30,8 @@ NUM_ACTIONS = 5
 # One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
 _CONV = "patch=8 groups=4 mult=[1] down=[1]"
 _CODEBOOK = "size=16 dim=8"
-# What makes each kind small, by where it is chosen; the first kind is that of the preset.
+# What makes each kind small, by where it is chosen; the first kind is that of the preset. A kind
+# that is not here has the sizes of its settings.
 _KINDS = {
     "tokenizer": {
         "delta_vq": f"{_CONV} encoder.base=8 encoder.latent=4 context.base=8 context.latent=2 "
@@ -59,15 +62,18 @@ _KINDS = {
 }
 _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 context=3"}
 # Words that another word makes no sense without.
-_WHOLE, _READ = "agent.tokenizer.kind=frame_vq", "agent.actor_critic.kind=token_transformer"
-_KNOW = "agent.actor_critic.kind=mlp"
+_WHOLE = "agent.tokenizer.kind=frame_vq"
+_SHOWN = {
+    "pictures": (),
+    "tokens": (_WHOLE, "agent.view=tokens"),
+    "features": ("agent.view=latent",),
+}
 _NEEDED = {
     "agent.dynamics.layout.kind=token": (_WHOLE,),
     "agent.view=reconstruction": (_WHOLE,),
-    "agent.view=tokens": (_WHOLE, _READ),
-    _READ: (_WHOLE, "agent.view=tokens"),
-    "agent.view=latent": (_KNOW,),
-    _KNOW: ("agent.view=latent",),
+    "agent.view=tokens": (_WHOLE, "agent.actor_critic.kind=token_transformer"),
+    "agent.view=latent": ("agent.actor_critic.kind=mlp",),
+    **{f"agent.actor_critic.kind={kind}": _SHOWN[c.reads] for kind, c in ACTOR_CRITICS.items()},
 }
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
 
@@ -76,12 +82,14 @@ def settings(*words: str) -> dict[str, Any]:
     """The `agent` group of the tiny preset, shrunk further, as a dict."""
     small = list(SMALL)
     words = (*(w for word, needed in _NEEDED.items() if word in words for w in needed), *words)
+    chosen = {at: next(iter(table)) for at, table in _KINDS.items()}
+    for word in words:
+        at, _, kind = word.removeprefix("agent.").partition(".kind=")
+        chosen[at] = kind
+    if "quantizer" not in TOKENIZERS[chosen["tokenizer"]].model_fields:
+        del chosen["tokenizer.quantizer"]
     for at, table in _KINDS.items():
-        if at == "tokenizer.quantizer" and "agent.tokenizer.kind=patch_nn" in words:
-            continue  # What it stores are pixels.
-        chosen = [w.split("=")[1] for w in words if w.startswith(f"agent.{at}.kind=")]
-        sizes = table[chosen[-1] if chosen else next(iter(table))]
-        small += [f"agent.{at}.{word}" for word in sizes.split()]
+        small += [f"agent.{at}.{word}" for word in table.get(chosen.get(at, ""), "").split()]
     return load(["env=crafter", "size=tiny", *small, *words]).config.agent.model_dump()
 
 

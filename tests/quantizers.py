@@ -14,6 +14,7 @@ from worldmodels.quantizers import QUANTIZERS
 TOKENS, SIZE, DIM = 4, 32, 6
 
 _CODEBOOK: dict[str, Any] = {"size": SIZE, "dim": DIM}
+# A kind that is not here has the defaults of its settings.
 SMALL: dict[str, dict[str, Any]] = {
     "bsq": {"bits": 5},
     "fsq": {"levels": (4, 3, 3)},
@@ -25,13 +26,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 CODEBOOKS = ["simvq", "vq_ema", "vq_euclid", "vq_grad"]
 EUCLIDEAN = ["simvq", "vq_euclid", "vq_grad"]
+SPHERE = ["bsq", "vq_ema"]
 AVERAGED = ["vq_ema", "vq_euclid"]
 BINARY = ["bsq", "lfq"]
 
 
 def small_quantizer(kind: str, tokens: int = TOKENS, **changed: Any) -> Any:
     """A quantizer with the defaults of its settings but for a few codes and `changed`."""
-    words = SMALL[kind] | changed
+    words = SMALL.get(kind, {}) | changed
     settings = SETTINGS[kind].model_validate(words).model_dump()
     quantizer = make(QUANTIZERS, settings, tokens=tokens)
     if kind == "vq_grad" and "size" not in changed:

@@ -37,6 +37,7 @@ _DELTA = {
     f"decoder.base=8 {_CODES}",
     "dynamics.layout": f"{_CONV} base=8 latent=1",
 }
+# An agent that is not here has the networks of its preset.
 _AGENTS = {
     "delta_iris": {
         **_DELTA,
@@ -68,7 +69,7 @@ _GAMES = {
 
 def words_of(agent: str = "delta_iris", env: str = "crafter") -> list[str]:
     """The command line of a run of 60 steps in 4 epochs."""
-    parts = _AGENTS[agent].items()
+    parts = _AGENTS.get(agent, {}).items()
     own = [f"agent.{at}.{word}" for at, words in parts for word in words.split()]
     return [f"agent={agent}", f"env={env}", *_ALL.split(), *own, *_GAMES[env].split()]
 

@@ -56,7 +56,7 @@ OWN = {
 @pytest.mark.parametrize("agent", names("agent"))
 def test_a_policy_learned_in_imagination_plays_for_real(tmp_path: Path, agent: str) -> None:
     """Random actions reach 2 of 8, knowing the frame 8; all 400 real steps were random ones."""
-    config = small(*WORDS, *OWN[agent], agent=agent)
+    config = small(*WORDS, *OWN.get(agent, FRAME_TOKENS), agent=agent)
     trainer = trainer_of(config, tmp_path, games(ChoiceGame, 8))
     trainer.run()
     assert trainer.at.steps == 400 and trainer.at.updates["policy"] == 400

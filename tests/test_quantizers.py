@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from runners.settings.quantizers import QUANTIZERS as SETTINGS
 from tests.nets import no_waiting
 from tests.quantizers import (
-    BINARY,
     CODEBOOKS,
     EUCLIDEAN,
-    SMALL,
+    SPHERE,
     codebook,
     ones,
     same,
@@ -31,7 +30,7 @@ KINDS = list(QUANTIZERS)
 
 
 def test_every_kind_has_settings() -> None:
-    assert SETTINGS.keys() == QUANTIZERS.keys() == SMALL.keys()
+    assert SETTINGS.keys() == QUANTIZERS.keys()
 
 
 @pytest.mark.parametrize("kind", EUCLIDEAN)
@@ -48,7 +47,7 @@ def test_the_code_is_the_nearest_and_the_lowest_of_equals(kind: str) -> None:
     assert kind == "simvq" or not q(book[20:25, None]).codes.ge(20).any()
 
 
-@pytest.mark.parametrize("kind", ["vq_ema", *BINARY])
+@pytest.mark.parametrize("kind", ["lfq", *SPHERE])
 def test_the_code_is_that_of_the_smallest_angle(kind: str) -> None:
     q = small_quantizer(kind)
     z = vectors(q)
@@ -80,7 +79,7 @@ def test_the_gradient_of_the_value_is_that_of_its_estimator(kind: str) -> None:
     q = small_quantizer(kind, tokens=1)
     z = vectors(q, 1)[0]
     found = jacobian(lambda x: q(x).z, z)[0, :, 0]
-    if kind in EUCLIDEAN:
+    if kind in ["lfq", *EUCLIDEAN]:
         expected = torch.eye(q.dim)
     elif kind == "fsq":
         levels = torch.tensor([4.0, 3, 3])
@@ -88,8 +87,6 @@ def test_the_gradient_of_the_value_is_that_of_its_estimator(kind: str) -> None:
         shift = torch.tensor([0.5, 0, 0]) / half
         slope = half * (1 - (z[0] + shift.atanh()).tanh().square())
         expected = torch.diag(slope / (levels // 2))
-    elif kind == "lfq":
-        expected = torch.eye(q.dim)
     else:
         expected = jacobian(lambda x: F.normalize(x, dim=-1), z)[0, :, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -118,14 +115,14 @@ def test_commitment_has_the_gradient_of_its_formula(kind: str) -> None:
         return
     q = small_quantizer(kind, commitment=0.3)
     z = vectors(q).requires_grad_()
-    out, placed = q(z), F.normalize(z, dim=-1) if kind in ("vq_ema", "bsq") else z
+    out, placed = q(z), F.normalize(z, dim=-1) if kind in SPHERE else z
     (found,) = torch.autograd.grad(out.parts["commit"].mean(), z)
     formula = 2 * 0.3 * (placed - q.embed(out.codes)).detach() / z.numel()
     (expected,) = torch.autograd.grad((placed * formula).sum(), z)
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["vq_ema", "bsq"])
+@pytest.mark.parametrize("kind", SPHERE)
 def test_the_size_of_a_vector_does_not_matter_on_the_sphere(kind: str) -> None:
     q = small_quantizer(kind)
     z = vectors(q)

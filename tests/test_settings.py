@@ -20,6 +20,7 @@ from runners.settings.load import (
     to_yaml,
 )
 from runners.settings.options import EvaluateOptions, ImagineOptions
+from runners.settings.presets import names
 from runners.settings.quantizers import QUANTIZERS
 from runners.settings.show import resolved_text
 from runners.settings.tokenizers import DeltaVqSettings
@@ -124,8 +125,7 @@ def test_all_faults_come_in_one_message() -> None:
 
 def test_an_unknown_preset_names_the_others_and_the_nearest() -> None:
     assert refused("agent=delta_irs") == (
-        "no preset 'delta_irs' in configs/agent/ (there are: "
-        "dart, delta_iris, delta_iris_tokens, iris, rem)\n"
+        f"no preset 'delta_irs' in configs/agent/ (there are: {', '.join(names('agent'))})\n"
         "  did you mean: delta_iris"
     )
 
@@ -312,7 +312,7 @@ def test_the_settings_of_another_quantizer_are_shown_and_those_of_the_old_are_go
 def test_fields_of_the_quantizer_that_was_left_are_refused() -> None:
     message = refused("agent.tokenizer.quantizer.kind=fsq", "agent.tokenizer.quantizer.size=128")
     assert "there is no setting 'agent.tokenizer.quantizer.size'" in message
-    kinds = "simvq or vq_ema or vq_euclid or vq_grad"
+    kinds = " or ".join(kind for kind, cls in QUANTIZERS.items() if "size" in cls.model_fields)
     assert f"it belongs to agent.tokenizer.quantizer.kind={kinds}" in message
 
 

@@ -18,8 +18,6 @@ from runners.settings.dynamics import (
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import (
     ACTOR_CRITICS,
-    ActorCriticSettings,
-    MlpSettings,
     PercentilesSettings,
     PoolLstmSettings,
     TokenTransformerSettings,
@@ -169,22 +167,17 @@ SHOWS = {
     "latent": "features",
 }
 """What each view gives the policy."""
-READS: dict[type[ActorCriticSettings], str] = {
-    TokenTransformerSettings: "tokens",
-    MlpSettings: "features",
-}
-"""What an actor-critic takes that does not look at pictures."""
 
 
 def _sight(agent: AgentSettings) -> Iterator[str]:
     """Pictures are for convolutions, tokens for a transformer, features for a perceptron."""
     kind, shown = agent.actor_critic.kind, SHOWS[agent.view]
-    wanted = READS.get(type(agent.actor_critic), "pictures")
+    wanted = agent.actor_critic.reads
     text = f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it "
     if wanted == shown:
         return
     if wanted == "pictures":
-        reader = next(word for word, cls in ACTOR_CRITICS.items() if READS.get(cls) == shown)
+        reader = next(word for word, cls in ACTOR_CRITICS.items() if cls.reads == shown)
         yield f"{text}looks at pictures; agent.actor_critic.kind={reader} reads {shown}"
     else:
         view = next(word for word, what in SHOWS.items() if what == wanted)
