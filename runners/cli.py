@@ -137,11 +137,23 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "[key=value ...]", "how fast each part is here", commands.bench, commands.bench_help
     ),
+    "quantizers": Command(
+        "[key=value ...]",
+        "compare quantizers on the same games",
+        commands.quantizers,
+        commands.quantizers_help,
+    ),
     "report": Command(
         "RUN [RUN ...] [key=value ...]",
         "results of several runs together",
         commands.report,
         commands.report_help,
+    ),
+    "compare": Command(
+        "RUN [RUN ...] [key=value ...]",
+        "several agents at the same budget",
+        commands.compare,
+        commands.compare_help,
     ),
     "doctor": Command("", "whether everything works here", commands.doctor, commands.no_help),
 }

@@ -94,23 +94,41 @@ def bench(words: list[str]) -> int:
     return 0
 
 
+def quantizers(words: list[str]) -> int:
+    """Train the tokenizer alone with each quantizer, on the same games."""
+    from runners.needs import need_device, need_environment
+    from runners.settings.load import load_options
+    from runners.settings.options import QuantizerOptions
+
+    own = [w for w in words if w.partition("=")[0] in QuantizerOptions.model_fields]
+    options = load_options(QuantizerOptions, own)
+    from runners import quantizers as comparing
+
+    configs = comparing.settings_of([w for w in words if w not in own], options)
+    _together(lambda: need_environment(configs[0]), lambda: need_device(configs[0].device))
+    comparing.main(configs, options, command=["tokendream", "quantizers", *words])
+    return 0
+
+
 def report(words: list[str]) -> int:
     """Put runs of the same settings together: curves, a table, what it was run on."""
-    from runners.run_folder import find_run
-    from runners.settings.load import load_options
     from runners.settings.options import ReportOptions
 
-    names = [word for word in words if "=" not in word]
-    _, rest, root = _split("report", [*names[:1], *(word for word in words if "=" in word)])
-    options: list[ReportOptions] = []
-    runs: list[Path] = []
-    _together(
-        *[lambda text=text: runs.append(find_run(text, root)) for text in names],
-        lambda: options.append(load_options(ReportOptions, rest)),
-    )
+    runs, options = _runs_and_options("report", words, ReportOptions)
     from runners import report as reporting
 
-    reporting.main(runs, options[0], command=["tokendream", "report", *words])
+    reporting.main(runs, options, command=["tokendream", "report", *words])
+    return 0
+
+
+def compare(words: list[str]) -> int:
+    """Put runs of several agents side by side, at the same budget."""
+    from runners.settings.options import CompareOptions
+
+    runs, options = _runs_and_options("compare", words, CompareOptions)
+    from runners import compare as comparing
+
+    comparing.main(runs, options, command=["tokendream", "compare", *words])
     return 0
 
 
@@ -196,12 +214,28 @@ def bench_help() -> str:
     )
 
 
+def quantizers_help() -> str:
+    """Its own options, and the settings of a new run."""
+    from runners.settings.options import QuantizerOptions
+    from runners.settings.show import settings_help
+
+    return f"{settings_help(QuantizerOptions)}\n\n{training_help()}"
+
+
 def report_help() -> str:
     """Options of report."""
     from runners.settings.options import ReportOptions
     from runners.settings.show import settings_help
 
     return settings_help(ReportOptions)
+
+
+def compare_help() -> str:
+    """Options of compare."""
+    from runners.settings.options import CompareOptions
+    from runners.settings.show import settings_help
+
+    return settings_help(CompareOptions)
 
 
 def list_help() -> str:
@@ -256,6 +290,22 @@ def _run_and_options(command: str, words: list[str], cls: type[S]) -> tuple[Path
     )
     need_environment(read(runs[0] / "config.yaml").config)
     return runs[0], options[0]
+
+
+def _runs_and_options(command: str, words: list[str], cls: type[S]) -> tuple[list[Path], S]:
+    """Find all runs, read the options, and refuse what is wrong with any of them."""
+    from runners.run_folder import find_run
+    from runners.settings.load import load_options
+
+    names = [word for word in words if "=" not in word]
+    _, rest, root = _split(command, [*names[:1], *(word for word in words if "=" in word)])
+    options: list[S] = []
+    runs: list[Path] = []
+    _together(
+        *[lambda text=text: runs.append(find_run(text, root)) for text in names],
+        lambda: options.append(load_options(cls, rest)),
+    )
+    return runs, options[0]
 
 
 def _list_runs(root: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runners.errors import UserError
 
@@ -48,3 +51,26 @@ def disk_full_explained(folder: Path) -> Iterator[None]:
             f"cannot write to {folder}: {os.strerror(error.errno)} ({free / 2**20:,.0f} MiB free); "
             "what was committed before is safe, make room and resume the run"
         ) from error
+
+
+def folder_for_output(out: str) -> Path:
+    """The folder that a command was told to write to, made if need be; raises UserError."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: cannot make this folder: {error.strerror}") from error
+    return folder
+
+
+def json_text(value: Any) -> str:
+    """JSON with null for each NaN, which JSON does not know."""
+    return json.dumps(_without_nan(value), indent=1) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

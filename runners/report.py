@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import shlex
 import shutil
@@ -20,8 +19,7 @@ import numpy as np
 
 from runners.charts import Line, line_chart
 from runners.drawing import BLUE, FAINT
-from runners.durable import write_atomic
-from runners.errors import UserError
+from runners.durable import folder_for_output, json_text, write_atomic
 from runners.intervals import interval_over_seeds
 from runners.media import encode_png
 from runners.needs import need_environment
@@ -62,11 +60,7 @@ def main(runs: Sequence[Path], options: ReportOptions, command: Sequence[str]) -
     check_alike(results)
     if options.random:
         need_environment(results[0].config)
-    out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out}: cannot make this folder: {error.strerror}") from error
+    out = folder_for_output(options.out)
     chance = play_at_random(results[0].config, options.random) if options.random else None
     found = summary(results, chance) | {"command": shlex.join(command)}
     write_atomic(out / "curves.csv", curves(results))
@@ -74,7 +68,7 @@ def main(runs: Sequence[Path], options: ReportOptions, command: Sequence[str]) -
     for result in results:
         for picture in sorted(result.path.glob("media/imagine-last/horizon.png")):
             shutil.copyfile(picture, out / f"horizon-s{result.seed}.png")
-    write_atomic(out / "summary.json", json.dumps(_without_nan(found), indent=1) + "\n")
+    write_atomic(out / "summary.json", json_text(found))
     text = markdown(found, results)
     write_atomic(out / "report.md", text)
     print(text)
@@ -245,12 +239,3 @@ def _of_run(result: RunResult, chance: Chance | None) -> dict[str, Any]:
 def _above(low: float, chance: Chance | None) -> bool | None:
     """Whether an interval begins above that of random actions; None where one is missing."""
     return None if chance is None or math.isnan(low) else low > chance.high
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with None for each NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

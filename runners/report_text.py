@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
+from runners.markdown import markdown_table
 
 if TYPE_CHECKING:
     from runners.results import RunResult
@@ -26,11 +27,11 @@ def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
         *_imagination(results),
         "## Runs",
         _runs(found),
-        _machines(found),
+        machines(results),
         "Commands:",
-        _code([command for run in found["runs"] for command in run["commands"]]),
+        code([command for run in found["runs"] for command in run["commands"]]),
         "This report (runs are named as on the machine that made them):",
-        _code([found["command"]]),
+        code([found["command"]]),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -40,9 +41,9 @@ def _result(found: dict[str, Any]) -> str:
         [
             f"seed {run['seed']}",
             f"{found['episodes']}",
-            _num(run["return"]),
-            _span(run["low"], run["high"]),
-            _num(run["score"]),
+            num(run["return"]),
+            span(run["low"], run["high"]),
+            num(run["score"]),
             _yes(run["above_random"]),
         ]
         for run in found["runs"]
@@ -53,18 +54,18 @@ def _result(found: dict[str, Any]) -> str:
             [
                 f"**mean of {len(rows)} seeds**",
                 "",
-                f"**{_num(pooled['return'])}**",
-                f"**{_span(pooled['low'], pooled['high'])}**",
-                f"{_num(pooled['score'])}",
+                f"**{num(pooled['return'])}**",
+                f"**{span(pooled['low'], pooled['high'])}**",
+                f"{num(pooled['score'])}",
                 _yes(pooled["above_random"]),
             ]
         )
     if chance is not None:
-        span = _span(chance["low"], chance["high"])
+        around = span(chance["low"], chance["high"])
         episodes = f"{chance['episodes']}"
-        rows.append(["random actions", episodes, _num(chance["ret"]), span, _num(chance["score"])])
+        rows.append(["random actions", episodes, num(chance["ret"]), around, num(chance["score"])])
     head = ["policy", "games", "return", "95 % interval", found["score"], "above random"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _verdict(found: dict[str, Any]) -> str:
@@ -79,7 +80,7 @@ def _verdict(found: dict[str, Any]) -> str:
         mean = sum(trained) / len(trained)
         lines.append(
             f"The Crafter score over all games of training, as the benchmark counts it, is "
-            f"{_num(mean)} %, a mean of {len(trained)} seed(s)."
+            f"{num(mean)} %, a mean of {len(trained)} seed(s)."
         )
     if found["random"] is not None:
         above = sum(bool(run["above_random"]) for run in runs)
@@ -122,7 +123,7 @@ def _imagination(results: Sequence[RunResult]) -> list[str]:
         "## Imagination beside reality",
         f"Mean squared error per pixel, colours in [0,1], with 95 % intervals, over "
         f"{first['num_windows']} windows of {first['num_episodes']} held-out games (per seed).",
-        _table([*head, "reconstruction", "tokens right"], rows),
+        markdown_table([*head, "reconstruction", "tokens right"], rows),
     ]
 
 
@@ -137,49 +138,50 @@ def _error(band: dict[str, Any] | None, h: int) -> str:
 def _runs(found: dict[str, Any]) -> str:
     rows = []
     for run in found["runs"]:
-        speeds = [_num(speed) for speed in run["speeds"].values()]
+        speeds = [num(speed) for speed in run["speeds"].values()]
         time = "-" if math.isnan(run["hours"]) else duration(3600 * run["hours"])
         rows.append(
             [
                 *(str(run["seed"]), run["run"], f"{run['steps']:,}", time),
-                *(*speeds, _num(run["peak_gib"])),
+                *(*speeds, num(run["peak_gib"])),
             ]
         )
     head = ["seed", "run", "steps", "time", "collected steps/s", "updates/s", "imagined steps/s"]
-    return _table([*head, "peak GiB"], rows)
+    return markdown_table([*head, "peak GiB"], rows)
 
 
-def _machines(found: dict[str, Any]) -> str:
+def machines(results: Sequence[RunResult]) -> str:
     """Each different machine and version once, with its seeds."""
     seeds: dict[str, list[str]] = {}
-    for run in found["runs"]:
-        m = run["machine"]
-        gpus = ", ".join(m["gpus"] or []) or "no GPU"
+    for result in results:
+        v = result.versions
+        gpus = ", ".join(v.get("gpus") or []) or "no GPU"
         words = (
-            f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {gpus}; Python {m['python']}, "
-            f"torch {m['torch']}; commit {m['git'] or 'unknown'}"
+            f"{v.get('cpu')}, {v.get('cores')} cores, {v.get('memory_gib')} GiB, {gpus}; "
+            f"Python {v.get('python')}, torch {v.get('packages', {}).get('torch')}; "
+            f"commit {v.get('git') or 'unknown'}"
         )
-        seeds.setdefault(words, []).append(str(run["seed"]))
-    return "\n".join(f"- seed {', '.join(names)}: {words}" for words, names in seeds.items())
+        seeds.setdefault(words, []).append(str(result.seed))
+    return "\n".join(
+        f"- seed {', '.join(dict.fromkeys(names))}: {words}" for words, names in seeds.items()
+    )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    every = [head, ["---"] * len(head), *([*row] + [""] * (len(head) - len(row)) for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in every)
-
-
-def _code(lines: Sequence[str]) -> str:
+def code(lines: Sequence[str]) -> str:
+    """Lines as they are."""
     return "\n".join(["```", *lines, "```"])
 
 
-def _num(value: float) -> str:
+def num(value: float) -> str:
+    """Two decimals, none from a thousand on; - for NaN."""
     if math.isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
 
 
-def _span(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{_num(low)} to {_num(high)}"
+def span(low: float, high: float) -> str:
+    """An interval, - where there is none."""
+    return "-" if math.isnan(low) else f"{num(low)} to {num(high)}"
 
 
 def _yes(answer: bool | None) -> str:

@@ -110,14 +110,11 @@ def read_result(run: Path) -> RunResult:
 def check_alike(results: Sequence[RunResult]) -> None:
     """Raises UserError unless the runs are seeds of the same settings."""
     first = results[0]
-    ours = {dotted(key): value for key, _, value in fields(first.config)}
     seeds = {first.seed: first}
     for other in results[1:]:
-        theirs = {dotted(key): value for key, _, value in fields(other.config)}
-        keys = sorted(key for key in {*ours, *theirs} - OWN if ours.get(key) != theirs.get(key))
-        if keys:
-            shown = "; ".join(f"{k}: {ours.get(k)} and {theirs.get(k)}" for k in keys[:5])
-            more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
+        if apart := differences(first, other):
+            shown = "; ".join(f"{key}: {one} and {two}" for key, one, two in apart[:5])
+            more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
             raise UserError(
                 f"runs {first.path.name} and {other.path.name} differ in {shown}{more}; "
                 "a report takes several seeds of the same settings"
@@ -128,6 +125,15 @@ def check_alike(results: Sequence[RunResult]) -> None:
                 f"seed={other.seed}; a report takes different seeds"
             )
         seeds[other.seed] = other
+
+
+def differences(one: RunResult, other: RunResult) -> list[tuple[str, object, object]]:
+    """Settings in which two runs differ and need not: key, here, there; without those of OWN."""
+    here, there = (
+        {dotted(key): value for key, _, value in fields(result.config)} for result in (one, other)
+    )
+    keys = sorted({*here, *there} - OWN)
+    return [(k, here.get(k), there.get(k)) for k in keys if here.get(k) != there.get(k)]
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:

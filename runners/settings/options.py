@@ -8,6 +8,7 @@ from pydantic import Field
 
 from runners.settings.base import Settings
 from runners.settings.config import Device
+from runners.settings.quantizers import QUANTIZERS
 
 
 class EvaluateOptions(Settings):
@@ -52,10 +53,36 @@ class ImagineOptions(Settings):
     fps: float = Field(5.0, gt=0, le=60, description="steps shown in a second")
 
 
-class ReportOptions(Settings):
-    """What `report` takes."""
+class RunsOptions(Settings):
+    """What commands take that put finished runs together."""
 
-    out: str = Field("report", min_length=1, description="folder to write to, made if need be")
     random: int = Field(
         100, ge=0, le=100_000, description="episodes of a random policy to compare with; 0 none"
     )
+
+
+class ReportOptions(RunsOptions):
+    """What `report` takes."""
+
+    out: str = Field("report", min_length=1, description="folder to write to, made if need be")
+
+
+class CompareOptions(RunsOptions):
+    """What `compare` takes."""
+
+    out: str = Field("compare", min_length=1, description="folder to write to, made if need be")
+
+
+class QuantizerOptions(Settings):
+    """What `quantizers` takes besides the settings of a run."""
+
+    quantizers: tuple[str, ...] = Field(
+        tuple(QUANTIZERS), min_length=1, description="which to compare"
+    )
+    codes: int = Field(
+        1024, ge=64, le=4096, description="codes of each, or about as many where they come in steps"
+    )
+    seeds: int = Field(3, ge=1, le=100, description="trainings of each")
+    updates: int = Field(1000, ge=10, le=1_000_000, description="of the tokenizer, in each")
+    games: int = Field(64, ge=1, le=4096, description="recorded games of random actions")
+    out: str = Field("quantizers", min_length=1, description="folder to write to, made if need be")

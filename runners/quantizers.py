@@ -1,0 +1,176 @@
+"""Which quantizer a tokenizer should have: what `tokendream quantizers` measures and prints."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runners.console import duration
+from runners.durable import folder_for_output, json_text, write_atomic
+from runners.errors import UserError
+from runners.intervals import interval_over_seeds
+from runners.markdown import markdown_table
+from runners.settings.config import Config
+from runners.settings.load import load
+from runners.settings.options import QuantizerOptions
+from runners.settings.quantizers import QUANTIZERS as KINDS
+from runners.settings.quantizers import (
+    CodebookSettings,
+    FsqSettings,
+    LfqSettings,
+    QuantizerSettings,
+)
+from runners.settings.show import shown_value
+from runners.settings.tokenizers import AutoencoderSettings
+from runners.versions import describe_versions
+
+if TYPE_CHECKING:
+    from runners.quantizer_trials import Games, Trial
+
+LEVELS = ((8, 8), (8, 6, 5), (8, 8, 8), (8, 5, 5, 5), (7, 5, 5, 5, 5))
+"""Of FSQ, for 64, 240, 512, 1,000, 4,375 codes; most are those of its paper (arXiv 2309.15505)."""
+
+
+def settings_of(words: Sequence[str], options: QuantizerOptions) -> list[Config]:
+    """The settings of every training, seed by seed; raises UserError with all their faults."""
+    tokenizer = load(words).config.agent.tokenizer
+    if not isinstance(tokenizer, AutoencoderSettings):
+        raise UserError(
+            f"agent.tokenizer.kind={tokenizer.kind} has no quantizer\n"
+            "  choose one that has: delta_vq, frame_vq"
+        )
+    kind = "agent.tokenizer.quantizer.kind="
+    return [
+        load(
+            [*words, f"seed={seed}", f"{kind}{name}", *_sized(name, options.codes, tokenizer)]
+        ).config
+        for seed in range(options.seeds)
+        for name in options.quantizers
+    ]
+
+
+def _sized(name: str, codes: int, tokenizer: AutoencoderSettings) -> list[str]:
+    """The words that give a quantizer about so many codes, and the vectors that all have."""
+    cls = KINDS.get(name, QuantizerSettings)
+    numbers: dict[str, object] = {}
+    if issubclass(cls, CodebookSettings):
+        numbers = {"size": codes}
+        if isinstance(tokenizer.quantizer, CodebookSettings):
+            numbers["dim"] = tokenizer.quantizer.dim
+    elif issubclass(cls, FsqSettings):
+        numbers = {"levels": min(LEVELS, key=lambda n: abs(math.log(math.prod(n) / codes)))}
+    elif issubclass(cls, LfqSettings):
+        numbers = {"bits": round(math.log2(codes))}
+    return [f"agent.tokenizer.quantizer.{k}={shown_value(v)}" for k, v in numbers.items()]
+
+
+def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence[str]) -> None:
+    """Record the games, train and measure, print the table; the files are whole after each step.
+
+    Raises UserError where the folder cannot be made, or all held-out games are too short.
+    """
+    from runners.quantizer_trials import record, run_trials
+
+    out = folder_for_output(options.out)
+    print(f"playing {options.games} games at random ...", file=sys.stderr, flush=True)
+    try:
+        games = record(configs[0], options.games)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    trials: list[Trial] = []
+    begin = time.perf_counter()
+    for trial in run_trials(configs, games, options.updates):
+        trials.append(trial)
+        left = (time.perf_counter() - begin) * (len(configs) / len(trials) - 1)
+        print(
+            f"{len(trials)}/{len(configs)}  {trial.quantizer}, seed {trial.seed}: "
+            f"error {trial.mse:.5f}, left: {duration(left)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        write(out, trials, games, configs[0], options, command)
+    print((out / "quantizers.md").read_text("utf-8"))
+
+
+def write(
+    out: Path,
+    trials: Sequence[Trial],
+    games: Games,
+    config: Config,
+    options: QuantizerOptions,
+    command: Sequence[str],
+) -> None:
+    """quantizers.json, with every trial, and quantizers.md, with their means, to a folder."""
+    versions = describe_versions()
+    presets, tokenizer = config.presets, config.agent.tokenizer
+    one, chain = games.copy_mse()
+    found = {
+        "command": shlex.join(command),
+        "commit": versions["git"],
+        "machine": {k: versions[k] for k in ("cpu", "cores", "memory_gib", "gpus")},
+        "torch": versions["packages"].get("torch"),
+        "frames": games.frames,
+        "copy_mse": one,
+        "copy_chain_mse": chain,
+        "trials": [asdict(trial) for trial in trials],
+    }
+    write_atomic(out / "quantizers.json", json_text(found))
+    game = getattr(config.env, "game", None)
+    text = [
+        f"# Quantizers of {tokenizer.kind} on {presets.env}" + (f" ({game})" if game else ""),
+        markdown_table([heading for heading, _ in COLUMNS], _rows(trials)),
+        f"{trials[0].token_bits:.0f} bits a step (the first row). Errors are squared, per pixel, "
+        "with colours in [0,1]; `after 10 steps` where the frame before is the tokenizer's own; "
+        f"copying the frame before has {one:.5f}, and {chain:.5f} after 10 steps. `worst`: the "
+        "largest error of a frame, from 0 to 1. Churn: tokens of fixed frames that the last tenth "
+        "of the updates changed. Means over seeds, with the 95 % interval (Student's t) where "
+        "there are several; seconds of an update are of processor time on a CPU.",
+        f"{options.updates:,} updates on {games.frames:,} frames of {options.games} random games; "
+        "measured on other games. One command, commit and machine:",
+        f"```\n{shlex.join(command)}\n```",
+        f"commit {versions['git'] or 'unknown'}; {versions['cpu']}, {versions['cores']} cores; "
+        f"torch {found['torch']}",
+    ]
+    write_atomic(out / "quantizers.md", "\n\n".join(text) + "\n")
+
+
+Number = Callable[["Trial"], float]
+COLUMNS: tuple[tuple[str, tuple[Number, str] | None], ...] = (
+    ("quantizer", None),
+    ("error", (lambda t: t.mse, ".5f")),
+    ("after 10 steps", (lambda t: t.chain_mse, ".5f")),
+    ("worst", (lambda t: t.worst, ".3f")),
+    ("perplexity", (lambda t: t.perplexity, ".0f")),
+    ("by position", (lambda t: t.slot_perplexity, ".0f")),
+    ("codes", (lambda t: t.codes, ".0f")),
+    ("dead", (lambda t: t.dead, ".0f")),
+    ("churn", (lambda t: t.churn, ".2f")),
+    ("s an update", (lambda t: t.seconds, ".3f")),
+)
+SPREAD = ("error", "after 10 steps", "worst")
+"""The columns that show their interval."""
+
+
+def _rows(trials: Sequence[Trial]) -> list[list[str]]:
+    """One row a quantizer, those with the smallest error first."""
+    kinds: dict[str, list[Trial]] = {}
+    for trial in trials:
+        kinds.setdefault(trial.quantizer, []).append(trial)
+    ordered = sorted(kinds.items(), key=lambda pair: sum(t.mse for t in pair[1]) / len(pair[1]))
+    return [
+        [name, *(_cell(heading, column, those) for heading, column in COLUMNS if column)]
+        for name, those in ordered
+    ]
+
+
+def _cell(heading: str, column: tuple[Number, str], trials: Sequence[Trial]) -> str:
+    number, form = column
+    mean, low, _ = interval_over_seeds([number(trial) for trial in trials])
+    spread = f" ± {mean - low:{form}}" if heading in SPREAD and not math.isnan(low) else ""
+    return f"{mean:{form}}{spread}"

@@ -1,0 +1,62 @@
+"""Agents side by side: made-up runs with known numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from runners import commands
+from runners.compare import by_agent
+from runners.errors import UserError
+from runners.results import read_result
+from tests.test_report import make_run
+
+
+def test_agents_are_put_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root, agent, best in (("a", "delta_iris", 3.0), ("b", "iris", 5.0)):
+        for seed in (0, 1):
+            make_run(tmp_path / root, seed, [1.0, best + seed], f"agent={agent}")
+    runs = sorted(str(path.parent) for path in tmp_path.glob("*/crafter/*/*/config.yaml"))
+    assert commands.compare([*runs, "out=o", "random=2"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "o" / "compare.json").read_text())
+    assert [(row["agent"], row["return"]) for row in found["agents"]] == [
+        ("iris", 5.5),
+        ("delta_iris", 3.5),
+    ]
+    # Student's t with one degree of freedom, standard error 0.5.
+    assert found["agents"][0]["high"] == pytest.approx(5.5 + 12.706 * 0.5)
+    assert found["agents"][0]["speeds"]["collected steps/s"] == 150.0
+    # What a run did not log is null in the file and a dash in the table.
+    assert found["agents"][0]["speeds"]["updates/s"] is None
+    assert "| iris | 2 | 5.50 |" in printed and "| random actions |" in printed
+    Image.open(tmp_path / "o" / "curves.png").verify()
+
+
+def test_what_a_preset_was_changed_by_is_in_its_name(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", 0, [1.0]),
+        make_run(tmp_path / "b", 0, [1.0], "agent.tokenizer.quantizer.kind=fsq"),
+        make_run(tmp_path / "c", 1, [1.0]),
+    ]
+    groups = by_agent([read_result(run) for run in runs])
+    names = list(groups)
+    assert names[0] == "delta_iris" and len(groups["delta_iris"]) == 2
+    assert names[1].startswith("delta_iris, agent.tokenizer.quantizer.")
+
+
+def test_another_budget_is_no_comparison(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", 0, [1.0]),
+        make_run(tmp_path / "b", 0, [1.0], "agent=iris", "run.steps=30000"),
+    ]
+    with pytest.raises(UserError, match=r"differ in run\.steps: 20000 and 30000; only agents"):
+        by_agent([read_result(run) for run in runs])
+    with pytest.raises(UserError, match="both have seed=0"):
+        by_agent([read_result(make_run(tmp_path / x, 0, [1.0])) for x in "cd"])

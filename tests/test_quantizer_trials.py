@@ -1,0 +1,100 @@
+"""Quantizers compared on real games, and the numbers of the comparison on made-up frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from runners import commands
+from runners.errors import UserError
+from runners.quantizer_trials import CHAIN, measure, record
+from runners.quantizers import settings_of
+from runners.settings.load import load
+from runners.settings.options import QuantizerOptions
+from worldmodels.batch import Batch
+from worldmodels.protocols import Prev
+
+SMALL = ["size=tiny", "threads=1", "device=cpu", "agent.phases.tokenizer.batch=4"]
+
+
+def test_quantizers_are_compared_on_the_same_games(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["quantizers=[fsq,vq_ema]", "seeds=2", "updates=10", "games=2", f"out={tmp_path / 'q'}"]
+    assert commands.quantizers([*SMALL, *own]) == 0
+    found = json.loads((tmp_path / "q" / "quantizers.json").read_text())
+    trials = found["trials"]
+    assert [(t["quantizer"], t["seed"]) for t in trials] == [
+        *(("fsq", 0), ("vq_ema", 0)),
+        *(("fsq", 1), ("vq_ema", 1)),
+    ]
+    for trial in trials:
+        assert 0 < trial["mse"] < 1 and 0 < trial["worst"] <= 1 and trial["seconds"] > 0
+        assert 1 <= trial["slot_perplexity"] <= trial["perplexity"] <= trial["codes"]
+        assert 0 <= trial["churn"] <= 1
+    assert [t["codes"] for t in trials[:2]] == [1000, 1024]
+    # Another seed is another training.
+    assert trials[0]["mse"] != trials[2]["mse"]
+    printed = capsys.readouterr().out
+    assert "| fsq |" in printed and "| vq_ema |" in printed
+
+
+def test_the_settings_of_a_comparison_have_equal_vocabularies() -> None:
+    options = QuantizerOptions(codes=512, seeds=1)
+    found = {
+        c.agent.tokenizer.quantizer.kind: c.agent.tokenizer.quantizer  # type: ignore[attr-defined]
+        for c in settings_of(["agent=iris", "size=tiny"], options)
+    }
+    assert found["fsq"].levels == (8, 8, 8) and found["lfq"].bits == found["bsq"].bits == 9
+    assert {found[k].size for k in ("simvq", "vq_ema", "vq_euclid", "vq_grad")} == {512}
+    # The vectors of the preset, whatever the kind.
+    assert {found[k].dim for k in ("simvq", "vq_ema", "vq_euclid", "vq_grad")} == {32}
+    with pytest.raises(UserError, match="patch_nn has no quantizer"):
+        settings_of(["agent=iris", "agent.tokenizer.kind=patch_nn"], options)
+    with pytest.raises(UserError, match="no quantizer 'fsqq'|fsqq"):
+        settings_of(["size=tiny"], QuantizerOptions(quantizers=("fsqq",)))
+
+
+def test_recorded_games_are_the_same_each_time() -> None:
+    config = load(SMALL).config
+    one, two = record(config, 2), record(config, 2)
+    assert one.held_out.obs.shape[1] == CHAIN + 1
+    assert torch.equal(one.held_out.obs, two.held_out.obs)
+    assert all((a.obs == b.obs).all() for a, b in zip(one.train, two.train, strict=True))
+
+
+class Adding:
+    """A delta tokenizer of grey frames: token 0 says how much is added, token 1 nothing."""
+
+    vocab, tokens, dim = 8, 2, 1
+
+    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
+        added = (obs - prev.obs)[..., 0, 0, 0].long()
+        return torch.stack((added, torch.full_like(added, 7)), -1)
+
+    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
+        # One too much each time, in all pixels but the first one, where it is right.
+        frames = prev.obs + (tokens[..., 0, None, None, None] + 1).to(torch.uint8)
+        frames[..., 0, 0, :] -= 1
+        return frames
+
+
+def test_errors_and_perplexities_of_known_tokens() -> None:
+    added = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]])
+    level = torch.cat((torch.full((2, 1), 10), 10 + added.cumsum(1)), 1)
+    obs = level[:, :, None, None, None].expand(2, 5, 2, 2, 3).to(torch.uint8)
+    no = torch.zeros(2, 4, dtype=torch.bool)
+    batch = Batch(obs, torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 4), no, no, ~no)
+    found = measure(Adding(), batch)  # type: ignore[arg-type]
+    one = 0.75 / 255**2
+    assert found["mse"] == pytest.approx(one)
+    # Fed its own frames, it is off by one more with every step.
+    assert found["chain_mse"] == pytest.approx(16 * one)
+    assert found["worst"] == pytest.approx(1 / 255)
+    # Position 0 has four tokens alike, position 1 one: 4 and 1; together 1/8 four times and 1/2.
+    assert found["slot_perplexity"] == pytest.approx(2.5)
+    assert found["perplexity"] == pytest.approx(2 ** (4 * 3 / 8 + 1 / 2))
