@@ -23,13 +23,11 @@ from envs.cores import available_cores
 from runners.bench_table import Row, comparable, references, table_text
 from runners.errors import UserError
 from runners.settings.config import Config
+from runners.settings.options import BenchOptions
 from runners.versions import describe_versions
 
-SECONDS = 40.0
-"""Spent on the timings of one part, and up to twice that on one too long to be timed twice."""
 BUSY = 0.4
 """Load for each core, before the first measurement, from which the reader is warned."""
-OTHER_PARTS = ("imagination", "acting", "environment", "collection", "replay")
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,22 @@ class Failed:
     reason: str
 
 
-def main(config: Config, json_file: Path | None = None, seconds: float = SECONDS) -> None:
-    """Measure all parts with the settings of a run, print the table, write it to a JSON file.
+def main(config: Config, options: BenchOptions) -> None:
+    """Measure parts with the settings of a run, print the table, write it to a JSON file.
 
-    Raises UserError where the file cannot be written, before anything is measured.
+    A part too long to be timed twice may take up to twice the seconds. Raises UserError where
+    the file cannot be written, before anything is measured.
     """
+    json_file = None if options.json_file is None else Path(options.json_file)
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"json={json_file}: there is no folder {json_file.parent}")
+        raise UserError(f"json_file={json_file}: there is no folder {json_file.parent}")
     load = os.getloadavg()[0]
     done: list[Measured] = []
     failed: list[Failed] = []
-    for part in parts(config):
+    for part in options.parts:
         print(f"{part} ...", end=" ", file=sys.stderr, flush=True)
         begin = time.perf_counter()
-        result = run_part(part, config, seconds)
+        result = run_part(part, config, options.seconds)
         print(f"{time.perf_counter() - begin:.0f} s", file=sys.stderr)
         if isinstance(result, Measured):
             done.append(result)
@@ -87,11 +87,6 @@ def main(config: Config, json_file: Path | None = None, seconds: float = SECONDS
         if compare:
             found["reference"] = {name: asdict(ref) for name, ref in references().items()}
         json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def parts(config: Config) -> list[str]:
-    """All parts: the updates of each component, then what is common to all agents."""
-    return [*type(config.agent.phases).model_fields, *OTHER_PARTS]
 
 
 def run_part(part: str, config: Config, seconds: float) -> Measured | Failed:

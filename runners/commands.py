@@ -86,25 +86,25 @@ def imagine(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     """Measure the speed of each part with the settings of a run."""
-    files = [Path(word.partition("=")[2]) for word in words if word.startswith("json=")]
-    config = _new_config([word for word in words if not word.startswith("json=")])
+    from runners.settings.options import BenchOptions
+
+    options, rest = _own_options(BenchOptions, words)
+    config = _new_config(rest)
     from runners import bench as benchmark
 
-    benchmark.main(config, json_file=files[-1] if files else None)
+    benchmark.main(config, options)
     return 0
 
 
 def quantizers(words: list[str]) -> int:
     """Train the tokenizer alone with each quantizer, on the same games."""
     from runners.needs import need_device, need_environment
-    from runners.settings.load import load_options
     from runners.settings.options import QuantizerOptions
 
-    own = [w for w in words if w.partition("=")[0] in QuantizerOptions.model_fields]
-    options = load_options(QuantizerOptions, own)
+    options, rest = _own_options(QuantizerOptions, words)
     from runners import quantizers as comparing
 
-    configs = comparing.settings_of([w for w in words if w not in own], options)
+    configs = comparing.settings_of(rest, options)
     _together(lambda: need_environment(configs[0]), lambda: need_device(configs[0].device))
     comparing.main(configs, options, command=["tokendream", "quantizers", *words])
     return 0
@@ -207,10 +207,12 @@ def imagine_help() -> str:
 
 def bench_help() -> str:
     """Where the numbers go, and the settings of a new run."""
+    from runners.settings.options import BenchOptions
+    from runners.settings.show import settings_help
+
     return (
-        "The table goes to the terminal, and with json=FILE to a JSON file as well.\n"
         "Seconds and peaks of memory are those of each part alone, in a process of its own.\n\n"
-        f"{training_help()}"
+        f"{settings_help(BenchOptions)}\n\n{training_help()}"
     )
 
 
@@ -246,6 +248,14 @@ def list_help() -> str:
 def no_help() -> str:
     """For commands of one word."""
     return "It takes no settings."
+
+
+def _own_options(cls: type[S], words: list[str]) -> tuple[S, list[str]]:
+    """A command's own options, and the words that are settings of a run."""
+    from runners.settings.load import load_options
+
+    own = [word for word in words if word.partition("=")[0] in cls.model_fields]
+    return load_options(cls, own), [word for word in words if word not in own]
 
 
 def _new_config(words: list[str]) -> Config:

@@ -26,6 +26,7 @@ from runners.errors import UserError
 from runners.hardware import Hardware
 from runners.settings.config import Config
 from runners.settings.load import load
+from runners.settings.options import BenchOptions
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
@@ -47,7 +48,7 @@ def test_every_part_is_measured_printed_and_written(
     # In this process, as importing torch eight times takes most of a minute.
     monkeypatch.setattr(bench, "run_part", bench._measure)
     file = tmp_path / "bench.json"
-    bench.main(config, file, seconds=0.1)
+    bench.main(config, BenchOptions(json_file=str(file), seconds=0.1))
     found = json.loads(file.read_text())
     rows = [Row(**row) for row in found["rows"]]
     assert {row.name for row in rows} >= {
@@ -86,13 +87,13 @@ def test_a_part_without_memory_is_told_and_the_others_go_on(
         return bench.Measured([row], "cpu", "cpu", "2")
 
     monkeypatch.setattr(bench, "run_part", run_part)
-    bench.main(config)
+    bench.main(config, BenchOptions())
     assert "not measured: tokenizer: out of memory" in capsys.readouterr().out
 
 
 def test_a_missing_folder_for_the_json_file_is_told_first(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
-        bench.main(config, tmp_path / "nowhere" / "bench.json")
+        bench.main(config, BenchOptions(json_file=str(tmp_path / "nowhere" / "bench.json")))
 
 
 def test_only_the_published_size_on_a_cpu_is_compared() -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from runners.settings.base import Settings
 from runners.settings.config import Device
 from runners.settings.quantizers import QUANTIZERS
+
+Part = Literal[
+    "tokenizer",
+    "world_model",
+    "policy",
+    "imagination",
+    "acting",
+    "environment",
+    "collection",
+    "replay",
+]
+"""What `bench` measures: the updates of each component, then what is common to all agents."""
 
 
 class EvaluateOptions(Settings):
@@ -71,6 +83,18 @@ class CompareOptions(RunsOptions):
     """What `compare` takes."""
 
     out: str = Field("compare", min_length=1, description="folder to write to, made if need be")
+
+
+class BenchOptions(Settings):
+    """What `bench` takes besides the settings of a run."""
+
+    parts: tuple[Part, ...] = Field(
+        get_args(Part), min_length=1, description="which to measure, in this order"
+    )
+    seconds: float = Field(40.0, gt=0, le=3600, description="spent on the timings of a part")
+    json_file: str | None = Field(
+        None, min_length=1, description="where to write the numbers as well"
+    )
 
 
 class QuantizerOptions(Settings):

@@ -92,7 +92,10 @@ def type_text(field: FieldInfo) -> str:
         words = [str(option) for option in options]
         return " | ".join(words) if len(words) <= 6 else f"{len(words)} names, see `list games`"
     if get_origin(annotation) is tuple:
-        return "list of names" if str in options else "list of integers"
+        item = options[0]
+        if get_origin(item) is Literal:
+            return f"list of {' | '.join(get_args(item))}"
+        return "list of names" if item is str else "list of integers"
     plain = annotation if isinstance(annotation, type) else options[0]
     word = {int: "integer", float: "number", bool: "true or false", str: "text"}[plain]
     nothing = " or null" if type(None) in get_args(annotation) else ""
