@@ -126,7 +126,7 @@ COMMANDS: dict[str, Command] = {
         "RUN [key=value ...]", "draw what it dreams", commands.imagine, commands.imagine_help
     ),
     "list": Command(
-        "[presets|games|runs]",
+        "[presets|agents|games|runs]",
         "what there is to choose from",
         commands.list_choices,
         commands.list_help,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 
-TOPICS = ("presets", "games", "runs")
+TOPICS = ("presets", "agents", "games", "runs")
 
 
 def train(words: list[str]) -> int:
@@ -158,10 +158,10 @@ def list_choices(words: list[str]) -> int:
         close = get_close_matches(topic, TOPICS, n=1, cutoff=0.5)
         hint = f"\n  did you mean: {close[0]}" if close else ""
         raise UserError(f"cannot list {' '.join(words)!r} (there are: {', '.join(TOPICS)}){hint}")
-    if topic == "presets":
+    if topic in ("presets", "agents"):
         from runners.settings.show import presets_text
 
-        print(presets_text())
+        print(presets_text() if topic == "presets" else presets_text(("agent",)))
     elif topic == "games":
         from runners.settings.show import games_text
 

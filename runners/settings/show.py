@@ -30,10 +30,10 @@ def resolved_text(resolved: Resolved) -> str:
     return f"presets: {head}\n\n{body}"
 
 
-def presets_text() -> str:
+def presets_text(groups: Sequence[str] = GROUPS) -> str:
     """The presets of each group with their descriptions, and faults of files that are none."""
     lines: list[str] = []
-    for group in GROUPS:
+    for group in groups:
         lines.append(f"{HEADINGS[group]} ({group}=NAME)")
         width = max(map(len, names(group)), default=0)
         for name in names(group):
