@@ -211,6 +211,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     print(f"Playing {options.episodes} episodes{how} that training never saw ...", flush=True)
     player = None if random else run.agent
     episodes = _held_out(player, config, hardware, options.episodes, seed)
+    print(f"Dreaming {horizon} steps from up to {options.windows} moments ...", flush=True)
     with hardware.autocast():
         dreamt = dream(
             run.agent,
