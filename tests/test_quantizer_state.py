@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from runners.checkpoint import load, save
 from tests.quantizers import (
     AVERAGED,
+    BINARY,
     codebook,
     ones,
     reviving,
@@ -103,6 +105,29 @@ def test_a_batch_is_its_two_halves(kind: str) -> None:
     assert torch.equal(counts[0], counts[1] + counts[2])
 
 
+@pytest.mark.parametrize("kind", ["vq_euclid", *BINARY])
+def test_what_an_update_adds_up_is_the_sum_over_its_halves(kind: str) -> None:
+    q = reviving(kind, 0) if kind == "vq_euclid" else small_quantizer(kind, mean_decay=0.0)
+    train(q, None, range(5))
+    before, z = state(q), vectors(q, seed=9)
+
+    def added(part: Tensor) -> Tensor:
+        """The sums of vectors by code, or of soft codes by position."""
+        q.load_state_dict(before)
+        q.update(part, q(part).codes, torch.ones(part.shape[:-1]))
+        if kind in BINARY:
+            return q.mean * len(part)
+        old, new = (s["hits"][:, None] * s["codebook"] for s in (before, state(q)))
+        return (new - q.decay * old) / (1 - q.decay)
+
+    whole = added(z)
+    torch.testing.assert_close(whole, added(z[:20]) + added(z[20:]), atol=1e-3, rtol=1e-4)
+    if kind == "vq_euclid":
+        q.load_state_dict(before)
+        sums = torch.zeros_like(whole).index_add(0, q(z).codes.flatten(), z.flatten(0, 1))
+        torch.testing.assert_close(whole, sums, atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_the_batch_does_not_matter(kind: str) -> None:
     ours = reviving(kind, 0)
@@ -141,10 +166,13 @@ def test_padding_teaches_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
-def test_nothing_that_is_kept_ceases_to_be_finite(kind: str, scale: float) -> None:
+@pytest.mark.parametrize("alike", [False, True])
+def test_nothing_that_is_kept_ceases_to_be_finite(kind: str, scale: float, alike: bool) -> None:
     q = small_quantizer(kind)
     for step in range(30):
         z = scale * vectors(q, seed=step if step < 15 else 15)
+        # One vector over and over, or all sizes side by side.
+        z = z[:1, :1].expand_as(z) if alike else torch.cat((z, vectors(q, 3)))
         codes = q(z).codes
         q.update(z, codes, ones(codes))
         assert ((codes >= 0) & (codes < q.size)).all()
