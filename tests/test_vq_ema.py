@@ -107,6 +107,21 @@ def test_an_update_moves_each_used_code_towards_its_mean_and_no_other() -> None:
     assert metrics["perplexity"] == pytest.approx(math.exp(nats), rel=1e-4)
 
 
+def test_codes_stay_on_the_sphere_and_unused_ones_to_the_last_bit_where_they_are() -> None:
+    q = quantizer(decay=0.9)
+    begun = q.codebook.clone()
+    for step in range(1000):
+        z = torch.randn(20, DIM) + torch.randn(DIM)
+        q.update(z, torch.arange(20), torch.ones(20))
+        if step == 9:
+            # The first norms are an ulp off 1; then normalising changes nothing any more.
+            settled = q.codebook[20:].clone()
+    torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(SIZE), atol=1e-6, rtol=0)
+    torch.testing.assert_close(settled, begun[20:], atol=1e-6, rtol=0)
+    assert torch.equal(q.codebook[20:], settled)
+    assert (q.codebook[:20] - begun[:20]).norm(dim=-1).min() > 0.1
+
+
 def test_the_codebook_follows_vectors_in_the_end() -> None:
     q, z = quantizer(), unit(1, DIM)
     far = q(z).codes

@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 
+from runners.phases import Phase
 from runners.settings.quantizers import QUANTIZERS
+from tests.nets import small_agent
 from tests.quantizers import SIZE, codebook, small_quantizer, state, vectors
+from tests.runs import HARDWARE
 
 
 def losses(q: Any) -> tuple[Any, Any]:
@@ -55,6 +58,19 @@ def test_losses_without_weight_move_nothing() -> None:
         out.loss.sum().backward()
         assert not out.loss.any() and not z.grad.any()
         assert not any(p.grad.any() for p in q.parameters())
+
+
+def test_no_decay_moves_codes_that_nobody_uses() -> None:
+    for kind, name in (("vq_grad", "codebook"), ("simvq", "weight")):
+        agent = small_agent(f"agent.tokenizer.quantizer.kind={kind}")
+        learner = agent.learners()[0]
+        numbers: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.5, "clip": 10.0, "after_epoch": 0}
+        once = {"batch": 2, "frames": 3, "updates": 1, "first_updates": 1}
+        phase = Phase(learner, HARDWARE, **once, **numbers)
+        mine = learner.module.get_parameter(f"quantizer.{name}")
+        groups = phase.optimizer.param_groups
+        decays = [g["weight_decay"] for g in groups if any(p is mine for p in g["params"])]
+        assert decays == [0.0]
 
 
 def test_every_code_of_simvq_moves_at_once_and_the_frozen_ones_never() -> None:
