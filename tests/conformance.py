@@ -32,11 +32,19 @@ def check_quantizer(quantizer: Quantizer) -> None:
 
 
 def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
-    """Tokens stand at the frame they describe; frames are uint8; padding costs nothing."""
+    """Tokens stand at the frame they describe; frames are uint8; padding costs nothing.
+
+    Nothing but `learn` moves what it keeps, and training mode changes no token.
+    """
     assert isinstance(tokenizer, nn.Module)
+    before = {k: v.clone() for k, v in tokenizer.state_dict().items()}
+    tokenizer.eval()
+    expected = tokenizer.tokenize(batch)
+    tokenizer.train()
     tokens = tokenizer.tokenize(batch)
     assert tokens.shape == (*batch.obs.shape[:2], tokenizer.tokens)
-    assert in_range(tokens, tokenizer.vocab)
+    assert in_range(tokens, tokenizer.vocab) and tokens.dtype == torch.int64
+    assert torch.equal(tokens, expected)
     prev = Prev(batch.obs[:, :-1], batch.act)
     assert torch.equal(tokenizer.encode(prev, batch.obs[:, 1:]), tokens[:, 1:])
     obs = tokenizer.decode(prev, tokens[:, 1:])
@@ -50,6 +58,7 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     assert not learned or gradients(tokenizer, loss.total)
     known = tokenizer.known()
     assert known is None or (known.shape == (tokenizer.vocab,) and known.any())
+    assert all(torch.equal(v, before[k]) for k, v in tokenizer.state_dict().items())
     assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
 
 
