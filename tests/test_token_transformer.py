@@ -162,6 +162,14 @@ def test_every_parameter_learns_from_imagination() -> None:
     assert all(g.abs().max() > 0 for g in grads.values())
 
 
+def test_no_gradient_goes_through_what_was_seen_before_imagination() -> None:
+    agent, past = small_agent(*DART), windows(PAST)
+    lesson = agent.lesson(past)
+    assert lesson.carry[0].any() and lesson.carry[1].any()
+    assert not any(tensor.requires_grad for tensor in (*lesson.carry, lesson.x, lesson.ret))
+    assert not any(tensor.requires_grad for tensor in agent.watch(past))
+
+
 def test_memory_and_heads_stay_float32() -> None:
     net, x = policy(), stretch()
     exact, _ = net(x, net.initial(3))
