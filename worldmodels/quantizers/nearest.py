@@ -10,7 +10,9 @@ from torch import Tensor
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Codes (...) of the rows of codebook (V,d) nearest to z (...,d); the lowest of equals.
 
-    float64 because GPUs round float32 matrix products to TF32.
+    float64 because GPUs round float32 matrix products to TF32. Rows that are the same vector are
+    equal but for that rounding, which may differ from column to column: now and then the later one
+    is chosen, which stands for the same.
     """
     book = codebook.double()
     return (book.square().sum(-1) - 2 * (z.double() @ book.T)).argmin(-1)
