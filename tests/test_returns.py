@@ -83,14 +83,15 @@ def percentiles(low: float = 5, high: float = 95, decay: float = 0.9) -> Percent
 @pytest.mark.parametrize(("low", "high"), [(5, 95), (0, 100), (2.5, 97.5), (30, 31)])
 def test_the_scale_follows_the_range_of_returns_that_count(low: float, high: float) -> None:
     scale, expected = percentiles(low, high), 0.0
-    for update in range(5):
+    # What does not count may be anything; NaN alone would be sorted last.
+    for update, other in enumerate((torch.nan, -1e9, 1e9, 0.0, -torch.inf)):
         ret, mask = torch.randn(6, H) * 10**update, torch.rand(6, H) < 0.6
         mask[:, 0] = True
         counted = ret[mask].double().numpy()
         bottom, top = np.percentile(counted, [low, high])
         expected = 0.9 * expected + 0.1 * float(top - bottom)
         with no_waiting():
-            metrics = scale.learn(ret.where(mask, torch.nan), mask)
+            metrics = scale.learn(ret.where(mask, other), mask)
         assert metrics["return_spread"].item() == pytest.approx(expected, rel=1e-4)
     divided = scale(torch.tensor([1.0, -3.0]))
     torch.testing.assert_close(divided, torch.tensor([1.0, -3.0]) / max(1.0, expected))
