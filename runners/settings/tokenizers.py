@@ -30,6 +30,12 @@ class AutoencoderSettings(TokenizerSettings, ConvSettings):
     l1: float = Field(0.1, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     worst: float = Field(0.01, ge=0, description="weight of each frame's worst squared error")
+    perceptual: float = Field(
+        0.0, ge=0, description="weight of LPIPS, which needs two files of weights; 0 none"
+    )
+    perceptual_weights: str | None = Field(
+        None, min_length=1, description="the folder with those files; null that of torch.hub"
+    )
     quantizer: Annotated[SerializeAsAny[QuantizerSettings], Variants("kind", QUANTIZERS)] = Field(
         VqEmaSettings(), description="from vectors to codes"
     )

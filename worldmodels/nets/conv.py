@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodels.nets.lpips import Lpips
+
 # Without gradients a CPU runs large batches in pieces that stay in its caches
 # (16 to 32 frames of 64 channels); the result is the same, as frames do not interact.
 CPU_PIECE = 32
@@ -129,6 +131,11 @@ class Encoder(nn.Module):
         self.net = nn.Sequential(*layers)
         _channels_last(self)
 
+    @property
+    def widest(self) -> int:
+        """Numbers that the widest map of one 64x64 frame holds."""
+        return self.base * (64 // self.patch) ** 2
+
     def forward(self, x: Tensor) -> Tensor:
         if not len(x):
             # torch's PixelUnshuffle folds nothing where there is no frame.
@@ -191,9 +198,8 @@ class FrameDecoder(Decoder):
 
 
 def largest_map(module: nn.Module) -> int:
-    """Numbers that the widest map of one 64x64 frame holds in the encoders of `module`."""
-    encoders = (m for m in module.modules() if isinstance(m, Encoder))
-    return max((m.base * (64 // m.patch) ** 2 for m in encoders), default=1)
+    """Numbers that the widest map of one 64x64 frame holds in the networks that `module` has."""
+    return max((m.widest for m in module.modules() if isinstance(m, Encoder | Lpips)), default=1)
 
 
 def _channels_last(module: nn.Module) -> None:

@@ -27,7 +27,7 @@ from worldmodels.nets.conv import (
 )
 from worldmodels.nets.init import init_normal
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
-from worldmodels.tokenizers.reconstruction import Autoencoder, reconstruction
+from worldmodels.tokenizers.reconstruction import Autoencoder
 
 CHANNELS = 3
 
@@ -36,9 +36,8 @@ class DeltaVQ(Autoencoder):
     """K tokens for a transition (x_t, a_t) -> x_{t+1}, on a square grid of patches.
 
     `encoder`, `context`, `decoder` give base widths and latent channels, `stages` the fields of
-    Stages, for all three. l1, l2 and worst weigh mean absolute error, mean squared error and the
-    largest squared error of a frame, in [0,1] pixel units. In training, the decoder sees its
-    previous frame through Gaussian noise of standard deviation `context_noise`, so that in
+    Stages, for all three; the weights of errors are Autoencoder's. In training, the decoder sees
+    its previous frame through Gaussian noise of standard deviation `context_noise`, so that in
     imagination it does not magnify its own errors (GameNGen, arXiv 2408.14837, section 3.2.1).
     """
 
@@ -57,9 +56,17 @@ class DeltaVQ(Autoencoder):
         l1: float,
         l2: float,
         worst: float,
+        perceptual: float,
+        perceptual_weights: str | None,
         **stages: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            l1=l1,
+            l2=l2,
+            worst=worst,
+            perceptual=perceptual,
+            perceptual_weights=perceptual_weights,
+        )
         height, width, _ = obs_shape
         shape = Stages(**stages)
         scale = shape.scale
@@ -68,7 +75,6 @@ class DeltaVQ(Autoencoder):
         self.side = math.isqrt(tokens)
         self.action_channels = action_channels
         self.context_noise = context_noise
-        self.weights = {"l1": l1, "l2": l2, "worst": worst}
         self.encoder = FrameEncoder(2 * CHANNELS + 1, **encoder, stages=shape)
         self.context = FrameEncoder(CHANNELS, **context, stages=shape)
         inner = context["latent"] + action_channels + encoder["latent"]
@@ -98,12 +104,12 @@ class DeltaVQ(Autoencoder):
         return to_uint8(self._picture(prev, codes)).unflatten(0, tokens.shape[:2])
 
     def loss(self, batch: Batch) -> Loss:
-        """l1, l2, worst pixel and the quantizer's loss, means over the valid transitions."""
+        """Errors of the picture and the quantizer's loss, means over the valid transitions."""
         prev, obs = Prev(batch.obs[:, :-1], batch.act), batch.obs[:, 1:]
         z = self._vectors(prev, obs)
         quantized: Quantized = self.quantizer(z)
-        error = to_unit(obs) - self._picture(prev, quantized.z, self.context_noise)
-        return reconstruction(error, z, quantized, batch.valid, self.weights)
+        real, picture = to_unit(obs), self._picture(prev, quantized.z, self.context_noise)
+        return self._reconstruction(real, picture, z, quantized, batch.valid)
 
     def weight(self, batch: Batch) -> Tensor:
         """(B,): valid transitions of each row."""

@@ -1,7 +1,7 @@
 """Frame tokens: what a single frame shows, whatever came before it.
 
-IRIS (arXiv 2209.00588) with VQGAN's network (arXiv 2012.09841). Differences: there is no
-perceptual loss, padding reaches neither the loss nor the codebook, and the decoder's last
+IRIS (arXiv 2209.00588) with VQGAN's network (arXiv 2012.09841). Differences: the perceptual
+loss may be left out, padding reaches neither the loss nor the codebook, and the decoder's last
 convolution is float32.
 """
 
@@ -18,7 +18,7 @@ from worldmodels.batch import Batch
 from worldmodels.nets.conv import from_patches, to_patches, to_uint8, to_unit
 from worldmodels.nets.vqgan import DeepDecoder, DeepEncoder, DeepStages
 from worldmodels.protocols import Loss, Prev, Quantized, Quantizer
-from worldmodels.tokenizers.reconstruction import Autoencoder, reconstruction
+from worldmodels.tokenizers.reconstruction import Autoencoder
 
 CHANNELS = 3
 
@@ -27,9 +27,8 @@ class FrameVQ(Autoencoder):
     """K tokens for a frame, on a square grid of patches; the step before plays no part.
 
     `encoder`, `decoder` give base widths and latent channels, `stages` the fields of DeepStages,
-    for both. l1, l2 and worst weigh mean absolute error, mean squared error and the largest
-    squared error of a frame, in [0,1] pixel units; inside, pixels are in [-1,1]. Actions do not
-    matter, nor how many there are.
+    for both; the weights of errors are Autoencoder's. Inside, pixels are in [-1,1]. Actions do
+    not matter, nor how many there are.
     """
 
     def __init__(
@@ -44,13 +43,20 @@ class FrameVQ(Autoencoder):
         l1: float,
         l2: float,
         worst: float,
+        perceptual: float,
+        perceptual_weights: str | None,
         **stages: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            l1=l1,
+            l2=l2,
+            worst=worst,
+            perceptual=perceptual,
+            perceptual_weights=perceptual_weights,
+        )
         shape = DeepStages(**stages)
         self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
         self.grid = (obs_shape[0] // shape.scale, obs_shape[1] // shape.scale)
-        self.weights = {"l1": l1, "l2": l2, "worst": worst}
         self.encoder = DeepEncoder(CHANNELS, **encoder, stages=shape)
         self.decoder = DeepDecoder(encoder["latent"], **decoder, outer=CHANNELS, stages=shape)
         patch_dim = encoder["latent"] * math.prod(self.grid) // tokens
@@ -74,11 +80,11 @@ class FrameVQ(Autoencoder):
         return to_uint8(self._picture(codes)).unflatten(0, tokens.shape[:2])
 
     def loss(self, batch: Batch) -> Loss:
-        """l1, l2, worst pixel and the quantizer's loss, means over the real frames."""
+        """Errors of the picture and the quantizer's loss, means over the real frames."""
         z = self._vectors(batch.obs)
         quantized: Quantized = self.quantizer(z)
-        error = to_unit(batch.obs) - self._picture(quantized.z)
-        return reconstruction(error, z, quantized, batch.seen, self.weights)
+        real, picture = to_unit(batch.obs), self._picture(quantized.z)
+        return self._reconstruction(real, picture, z, quantized, batch.seen)
 
     def weight(self, batch: Batch) -> Tensor:
         """(B,): real frames of each row."""

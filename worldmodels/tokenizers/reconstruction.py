@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from worldmodels.nets.lpips import Lpips
+from worldmodels.nets.lpips_files import folder_of
 from worldmodels.protocols import Loss, Quantized, Quantizer
 
 
 class Autoencoder(nn.Module):
-    """A tokenizer whose tokens are the codes of its quantizer."""
+    """A tokenizer whose tokens are the codes of its quantizer.
+
+    l1, l2 and worst weigh mean absolute error, mean squared error and the largest squared error
+    of a frame, in [0,1] pixel units; perceptual weighs LPIPS, whose files are in the folder
+    `perceptual_weights`, of None torch.hub's. Of weight 0 it is not there at all.
+    """
 
     quantizer: Quantizer
+
+    def __init__(
+        self,
+        *,
+        l1: float,
+        l2: float,
+        worst: float,
+        perceptual: float,
+        perceptual_weights: str | None,
+    ) -> None:
+        super().__init__()
+        self.weights = {"l1": l1, "l2": l2, "worst": worst}
+        self.perceptual: Lpips | None = None
+        if perceptual:
+            self.weights["perceptual"] = perceptual
+            self.perceptual = Lpips(folder_of(perceptual_weights))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The quantizer's vectors (...,dim) of tokens (...)."""
@@ -28,6 +49,23 @@ class Autoencoder(nn.Module):
         z, codes, counted = seen
         return self.quantizer.update(z, codes, counted[..., None].expand_as(codes).float())
 
+    def _reconstruction(
+        self, real: Tensor, picture: Tensor, z: Tensor, quantized: Quantized, counted: Tensor
+    ) -> Loss:
+        """Weighted errors and the quantizer's loss; means over the frames with counted (B,T).
+
+        real, picture (B*T,C,H,W) in [0,1] pixel units; z (B*T,K,d): the vectors that were
+        quantized. `learn` is (vectors (B,T,K,d), codes (B,T,K), counted (B,T)).
+        """
+        weight, parts = shares(counted), errors(real - picture, counted)
+        if self.perceptual is not None:
+            parts["perceptual"] = (self.perceptual(real, picture) * weight).sum()
+        own = (quantized.loss.mean(-1) * weight).sum()
+        total = sum((self.weights[k] * parts[k] for k in self.weights), own)
+        parts |= {name: (x.mean(-1) * weight).sum() for name, x in quantized.parts.items()}
+        rows = (z.detach(), quantized.codes, counted.flatten())
+        return Loss(total, parts, tuple(x.unflatten(0, counted.shape) for x in rows))
+
 
 def errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
     """l1, l2 and worst: absolute, squared and largest squared error, means over frames that count.
@@ -40,22 +78,6 @@ def errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
         "l2": (squared.mean((1, 2, 3)) * weight).sum(),
         "worst": (squared.amax((1, 2, 3)) * weight).sum(),
     }
-
-
-def reconstruction(
-    error: Tensor, z: Tensor, quantized: Quantized, counted: Tensor, weights: Mapping[str, float]
-) -> Loss:
-    """Weighted l1, l2 and worst pixel, and the quantizer's loss; means over counted (B,T) frames.
-
-    error (B*T,C,H,W) in [0,1] pixel units; z (B*T,K,d): the vectors that were quantized. `learn`
-    is (vectors (B,T,K,d), codes (B,T,K), counted (B,T)).
-    """
-    weight, parts = shares(counted), errors(error, counted)
-    own = (quantized.loss.mean(-1) * weight).sum()
-    total = sum((weights[k] * parts[k] for k in weights), own)
-    parts |= {name: (x.mean(-1) * weight).sum() for name, x in quantized.parts.items()}
-    rows = (z.detach(), quantized.codes, counted.flatten())
-    return Loss(total, parts, tuple(x.unflatten(0, counted.shape) for x in rows))
 
 
 def shares(counted: Tensor) -> Tensor:
