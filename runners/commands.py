@@ -33,18 +33,14 @@ def train(words: list[str]) -> int:
 
 def resume(words: list[str]) -> int:
     """Go on with a run that was stopped."""
-    from runners.needs import need_device, need_environment, need_sound_checkpoint
+    from runners.needs import need_sound_checkpoint
     from runners.run_folder import find_run
     from runners.settings.load import read_for_resume
 
     text, rest, root = _split("resume", words)
     run_dir = find_run(text, root)
     config = read_for_resume(run_dir / "config.yaml", rest).config
-    _together(
-        lambda: need_environment(config),
-        lambda: need_device(config.device),
-        lambda: need_sound_checkpoint(run_dir),
-    )
+    _together(lambda: _can_train(config), lambda: need_sound_checkpoint(run_dir))
     from runners import train as training
 
     training.resume(run_dir, config)
@@ -98,14 +94,13 @@ def bench(words: list[str]) -> int:
 
 def quantizers(words: list[str]) -> int:
     """Train the tokenizer alone with each quantizer, on the same games."""
-    from runners.needs import need_device, need_environment
     from runners.settings.options import QuantizerOptions
 
     options, rest = _own_options(QuantizerOptions, words)
     from runners import quantizers as comparing
 
     configs = comparing.settings_of(rest, options)
-    _together(lambda: need_environment(configs[0]), lambda: need_device(configs[0].device))
+    _can_train(configs[0])
     comparing.main(configs, options, command=["tokendream", "quantizers", *words])
     return 0
 
@@ -259,12 +254,21 @@ def _own_options(cls: type[S], words: list[str]) -> tuple[S, list[str]]:
 
 
 def _new_config(words: list[str]) -> Config:
-    from runners.needs import need_device, need_environment
     from runners.settings.load import load
 
     config = load(words).config
-    _together(lambda: need_environment(config), lambda: need_device(config.device))
+    _can_train(config)
     return config
+
+
+def _can_train(config: Config) -> None:
+    from runners.needs import need_device, need_environment, need_perceptual
+
+    _together(
+        lambda: need_environment(config),
+        lambda: need_device(config.device),
+        lambda: need_perceptual(config),
+    )
 
 
 def _split(command: str, words: list[str]) -> tuple[str, list[str], Path]:

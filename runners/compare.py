@@ -169,7 +169,11 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
 
 
 def _agent(result: RunResult) -> str:
-    return result.config.presets.agent + json.dumps(result.config.agent.model_dump(mode="json"))
+    # Where a machine keeps files makes no other agent.
+    settings = result.config.agent.model_dump(
+        mode="json", exclude={"tokenizer": {"perceptual_weights"}}
+    )
+    return result.config.presets.agent + json.dumps(settings)
 
 
 def _check_budget(results: Sequence[RunResult]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from runners.errors import UserError
 from runners.settings.config import Config
+from runners.settings.tokenizers import AutoencoderSettings
+from worldmodels.nets.lpips_files import ORIGINS, folder_of, missing
 
 SUITE_PACKAGES = {"crafter": ("crafter", "crafter"), "atari": ("ale_py", "atari")}
 """Of each suite with an optional package: the module to import, and the extra that brings it."""
@@ -27,6 +29,22 @@ def need_package(module: str, extra: str, setting: str) -> None:
         raise UserError(
             f"{setting} needs the package {module!r}, which is not installed\n"
             f'  install it: pip install "tokendream[{extra}]"'
+        )
+
+
+def need_perceptual(config: Config) -> None:
+    """Raises UserError where training with a perceptual loss lacks a file; nothing is fetched."""
+    tokenizer = config.agent.tokenizer
+    if not isinstance(tokenizer, AutoencoderSettings) or not tokenizer.perceptual:
+        return
+    folder = folder_of(tokenizer.perceptual_weights)
+    if lacking := missing(folder):
+        told = "".join(f"\n  {name}: {ORIGINS[name]}" for name in lacking)
+        raise UserError(
+            f"agent.tokenizer.perceptual={tokenizer.perceptual:g} needs published weights, and "
+            f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not in {folder}{told}"
+            "\n  put what is missing there, or name another folder that has "
+            f"{' and '.join(ORIGINS)}: agent.tokenizer.perceptual_weights=FOLDER"
         )
 
 

@@ -17,6 +17,7 @@ from runners.errors import UserError
 from runners.hardware import Hardware, open_hardware
 from runners.settings.config import Config
 from runners.settings.load import read
+from worldmodels.nets.lpips import Lpips
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ def new_agent(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
     """An untrained agent; seeds torch's global generator, from which its weights come."""
     torch.manual_seed(config.seed)
     return build_agent(config.agent.model_dump(), spec).to(hardware.device)
+
+
+def agent_to_train(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
+    """The same with the published weights that its losses need; UserError where they are damaged.
+
+    An agent that only plays or dreams does without them.
+    """
+    agent = new_agent(config, spec, hardware)
+    for part in agent.modules():
+        if isinstance(part, Lpips):
+            try:
+                part.load(hardware.device)
+            except ValueError as error:
+                raise UserError(f"agent.tokenizer.perceptual: {error}") from error
+    return agent
 
 
 def load_agent(run_dir: Path, checkpoint: str = "last", device: str = "auto") -> LoadedRun:

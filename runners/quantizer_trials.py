@@ -20,7 +20,7 @@ from envs.experience import Segment
 from runners.dream import HELD_OUT_SEED
 from runners.evaluate import play
 from runners.hardware import Hardware, open_hardware
-from runners.opening import new_agent, open_env
+from runners.opening import agent_to_train, open_env
 from runners.phases import Phase
 from runners.replay import Replay
 from runners.rollout import rows_of, windows
@@ -122,7 +122,7 @@ def run_trials(configs: Sequence[Config], games: Games, updates: int) -> Iterato
 def _trial(config: Config, games: Games, replay: Replay, hardware: Hardware, updates: int) -> Trial:
     env = open_env(config, num_envs=1, workers=0, training=False)
     env.close()
-    agent = new_agent(config, env.spec, hardware)
+    agent = agent_to_train(config, env.spec, hardware)
     learner = agent.learners()[0]
     numbers = config.agent.phases.tokenizer.model_dump()
     numbers.pop("priority")

@@ -19,7 +19,7 @@ from runners.durable import write_atomic
 from runners.errors import UserError
 from runners.hardware import Hardware, open_hardware
 from runners.journal import Journal
-from runners.opening import new_agent, open_env
+from runners.opening import agent_to_train, open_env
 from runners.phases import Phase
 from runners.replay import Replay
 from runners.run_folder import (
@@ -82,7 +82,7 @@ def build_trainer(
     **hooks: Any,
 ) -> Trainer:
     """All parts of a run in `folder`, wired, around a new agent or the untrained one given."""
-    agent = agent or new_agent(config, env.spec, hardware)
+    agent = agent or agent_to_train(config, env.spec, hardware)
     behaviour, settings = config.agent.behaviour, config.agent.phases.model_dump()
     replay = Replay(
         folder / "replay",
@@ -180,7 +180,7 @@ def _opened(config: Config) -> Iterator[tuple[Hardware, Env, Agent]]:
     hardware = open_hardware(config.device, config.precision, config.threads)
     num_envs, workers = config.env.num_envs, config.env.workers
     with closing(open_env(config, num_envs=num_envs, workers=workers, training=True)) as env:
-        yield hardware, env, new_agent(config, env.spec, hardware)
+        yield hardware, env, agent_to_train(config, env.spec, hardware)
 
 
 def _refuse_finished(run_dir: Path, config: Config) -> None:

@@ -20,6 +20,7 @@ FALLBACK = {"env": "crafter", "agent": "delta_iris", "size": "paper", "run": "cr
 SINGLE = tuple(name for name in Config.model_fields if name not in {"env", "agent", "run"})
 
 CHANGEABLE = (
+    "agent.tokenizer.perceptual_weights",
     "console",
     "device",
     "env.workers",
