@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn
 
-from runners import commands
+from runners import command_help, commands
 from runners.errors import UserError
 
 NAME = "tokendream"
@@ -115,45 +115,45 @@ def _overview() -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("[key=value ...]", "train an agent", commands.train, commands.training_help),
+    "train": Command("[key=value ...]", "train an agent", commands.train, command_help.train),
     "resume": Command(
-        "RUN [key=value ...]", "go on with a run", commands.resume, commands.resume_help
+        "RUN [key=value ...]", "go on with a run", commands.resume, command_help.resume
     ),
     "evaluate": Command(
-        "RUN [key=value ...]", "play episodes", commands.evaluate, commands.evaluate_help
+        "RUN [key=value ...]", "play episodes", commands.evaluate, command_help.evaluate
     ),
     "imagine": Command(
-        "RUN [key=value ...]", "draw what it dreams", commands.imagine, commands.imagine_help
+        "RUN [key=value ...]", "draw what it dreams", commands.imagine, command_help.imagine
     ),
     "list": Command(
         "[presets|agents|games|runs]",
         "what there is to choose from",
         commands.list_choices,
-        commands.list_help,
+        command_help.list_choices,
     ),
     "config": Command(
-        "[key=value ...]", "settings and their origin", commands.config, commands.training_help
+        "[key=value ...]", "settings and their origin", commands.config, command_help.train
     ),
     "bench": Command(
-        "[key=value ...]", "how fast each part is here", commands.bench, commands.bench_help
+        "[key=value ...]", "how fast each part is here", commands.bench, command_help.bench
     ),
     "quantizers": Command(
         "[key=value ...]",
         "compare quantizers on the same games",
         commands.quantizers,
-        commands.quantizers_help,
+        command_help.quantizers,
     ),
     "report": Command(
         "RUN [RUN ...] [key=value ...]",
         "results of several runs together",
         commands.report,
-        commands.report_help,
+        command_help.report,
     ),
     "compare": Command(
         "RUN [RUN ...] [key=value ...]",
         "several agents at the same budget",
         commands.compare,
-        commands.compare_help,
+        command_help.compare,
     ),
-    "doctor": Command("", "whether everything works here", commands.doctor, commands.no_help),
+    "doctor": Command("", "whether everything works here", commands.doctor, command_help.nothing),
 }
