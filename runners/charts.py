@@ -55,7 +55,9 @@ def line_chart(
     x: np.ndarray, lines: Sequence[Line], *, title: str, x_name: str, y_name: str
 ) -> np.ndarray:
     """Curves with their bands over x (X,), with y = 0 in the picture; a legend names them."""
-    width, height, left, top = 520, 260, 64, 86
+    width, height, left = 520, 260, 64
+    named = _legend([line for line in lines if line.name], width)
+    top = 66 + ROW * len(named)
     page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
     draw = ImageDraw.Draw(page)
     text(draw, (12, 16), title, 15)
@@ -84,19 +86,35 @@ def line_chart(
         text(draw, (left + at[i] * width, top + height + 12), f"{x[i]:g}", 12, FAINT, "mm")
     text(draw, (left + width / 2, top + height + 32), x_name, 13, INK, "mm")
     text(draw, (12, 38), y_name, 13, FAINT)
-    _legend(draw, left, 66, lines)
+    for row, names in enumerate(named):
+        for at_x, line in names:
+            _name(draw, left + at_x, 66 + ROW * row, line)
     return np.asarray(page)
 
 
-def _legend(draw: ImageDraw.ImageDraw, left: float, y: float, lines: Sequence[Line]) -> None:
+ROW = 20
+"""Height of a row of the legend."""
+
+
+def _legend(lines: Sequence[Line], width: float) -> list[list[tuple[float, Line]]]:
+    """The rows of a legend, each line with its place from the left, none wider than `width`."""
+    rows: list[list[tuple[float, Line]]] = [[]]
+    measure, at = ImageDraw.Draw(Image.new("RGB", (1, 1))), 0.0
     for line in lines:
-        if not line.name:
-            continue
-        draw.line((left, y, left + 22, y), fill=line.colour, width=3)
-        if line.dashed:
-            draw.line((left + 9, y, left + 13, y), fill=PAPER, width=3)
-        text(draw, (left + 28, y), line.name, 13)
-        left += 28 + draw.textlength(line.name, font_size=13) + 22
+        wide = 28 + measure.textlength(line.name, font_size=13)
+        if rows[-1] and at + wide > width:
+            rows.append([])
+            at = 0.0
+        rows[-1].append((at, line))
+        at += wide + 22
+    return rows
+
+
+def _name(draw: ImageDraw.ImageDraw, left: float, y: float, line: Line) -> None:
+    draw.line((left, y, left + 22, y), fill=line.colour, width=3)
+    if line.dashed:
+        draw.line((left + 9, y, left + 13, y), fill=PAPER, width=3)
+    text(draw, (left + 28, y), line.name, 13)
 
 
 def _ticks(low: float, high: float) -> list[float]:

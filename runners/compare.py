@@ -30,6 +30,8 @@ from runners.results import SPEEDS, RunResult, check_alike, differences, read_re
 from runners.settings.options import CompareOptions
 
 COLOURS = (BLUE, "#d1495b", "#2e8b57", "#8a5cc2", "#c98a1b", "#3aa6b9", "#7a7a7a", "#b0559a")
+MOST_BANDS = 3
+"""Agents whose intervals one can still tell apart in one picture."""
 SPEED_NAMES = ("collected steps/s", "updates/s", "imagined steps/s")
 Groups = Mapping[str, list[RunResult]]
 
@@ -144,7 +146,7 @@ def markdown(found: Mapping[str, Any], groups: Groups, chance: Chance | None) ->
 
 
 def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
-    """Mean evaluation return by step, a line and a band for each agent."""
+    """Mean evaluation return by step, a line for each agent, with bands where they are few."""
     first = next(iter(groups.values()))[0]
     x = np.array([p.step for p in first.evaluations], float)
     lines = []
@@ -157,12 +159,14 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
             for r in those
         ]
         mean, low, high = np.array([interval_over_seeds(column) for column in np.transpose(rows)]).T
+        if len(groups) > MOST_BANDS:
+            low = high = np.full(len(x), np.nan)
         lines.append(Line(name, mean, low, high, COLOURS[place % len(COLOURS)]))
     presets = first.config.presets
     return line_chart(
         np.round(x / 1000, 1),
         lines,
-        title=f"Evaluation ({presets.size}) on {presets.env}, 95 % intervals over seeds",
+        title=f"Evaluation ({presets.size}) on {presets.env}, means over seeds",
         x_name="thousand steps",
         y_name="return",
     )

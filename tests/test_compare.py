@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from runners import commands
+from runners.charts import Line, line_chart
 from runners.compare import by_agent
 from runners.errors import UserError
 from runners.results import read_result
@@ -60,3 +62,16 @@ def test_another_budget_is_no_comparison(tmp_path: Path) -> None:
         by_agent([read_result(run) for run in runs])
     with pytest.raises(UserError, match="both have seed=0"):
         by_agent([read_result(make_run(tmp_path / x, 0, [1.0])) for x in "cd"])
+
+
+def test_a_legend_too_long_for_a_row_goes_on_in_the_next() -> None:
+    x = np.arange(3.0)
+
+    def chart(names: int) -> np.ndarray:
+        lines = [Line(f"an agent with a name {i}", x, x, x, "#000000") for i in range(names)]
+        return line_chart(x, lines, title="", x_name="", y_name="")
+
+    one, four = chart(1), chart(4)
+    assert four.shape[1] == one.shape[1] and four.shape[0] > one.shape[0]
+    # Nothing is drawn over the right edge.
+    assert (four[:, -2:] == four[0, 0]).all()
