@@ -5,7 +5,6 @@ compare.md is for readers, compare.json for programs, curves.png for both.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,8 @@ from runners.media import encode_png
 from runners.needs import need_environment
 from runners.report import Chance, play_at_random
 from runners.report_text import code, machines, num, span
-from runners.results import SPEEDS, RunResult, check_alike, differences, read_result
+from runners.results import OWN, SPEEDS, RunResult, check_alike, differences, read_result
+from runners.settings.build import dotted, fields
 from runners.settings.options import CompareOptions
 
 COLOURS = (BLUE, "#d1495b", "#2e8b57", "#8a5cc2", "#c98a1b", "#3aa6b9", "#7a7a7a", "#b0559a")
@@ -71,7 +71,7 @@ def by_agent(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     Raises UserError where the runs differ in anything but agent and seed.
     """
     _check_budget(results)
-    groups: dict[str, list[RunResult]] = {}
+    groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
         groups.setdefault(_agent(result), []).append(result)
     for those in groups.values():
@@ -83,7 +83,8 @@ def by_agent(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         preset = those[0].config.presets.agent
         other = first.setdefault(preset, those[0])
         changed = [f"{key}={new}" for key, _, new in differences(other, those[0])]
-        named[", ".join([preset, *changed[:3], *["..."] * (len(changed) > 3)])] = those
+        name = ", ".join([preset, *changed[:3], *["..."] * (len(changed) > 3)])
+        named[name if name not in named else f"{name} ({len(named)})"] = those
     return named
 
 
@@ -136,7 +137,7 @@ def markdown(found: Mapping[str, Any], groups: Groups, chance: Chance | None) ->
         "medians of a run, means over seeds, on the machine as busy as it was then; imagined "
         "steps are counted with the updates that learn from them.",
         "![return by step](curves.png)",
-        machines(every),
+        machines((name, result) for name, those in groups.items() for result in those),
         "Commands:",
         code([command for result in every for command in result.commands]),
         "This table (runs are named as on the machine that made them):",
@@ -172,12 +173,14 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
     )
 
 
-def _agent(result: RunResult) -> str:
-    # Where a machine keeps files makes no other agent.
-    settings = result.config.agent.model_dump(
-        mode="json", exclude={"tokenizer": {"perceptual_weights"}}
+def _agent(result: RunResult) -> tuple[str, ...]:
+    """All settings that make an agent what it is."""
+    pairs = ((dotted(key), value) for key, _, value in fields(result.config))
+    return tuple(
+        f"{key}={value}"
+        for key, value in pairs
+        if (key == "presets.agent" or key.startswith("agent.")) and key not in OWN
     )
-    return result.config.presets.agent + json.dumps(settings)
 
 
 def _check_budget(results: Sequence[RunResult]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
@@ -27,7 +27,7 @@ def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
         *_imagination(results),
         "## Runs",
         _runs(found),
-        machines(results),
+        machines((f"seed {result.seed}", result) for result in results),
         "Commands:",
         code([command for run in found["runs"] for command in run["commands"]]),
         "This report (runs are named as on the machine that made them):",
@@ -150,10 +150,10 @@ def _runs(found: dict[str, Any]) -> str:
     return markdown_table([*head, "peak GiB"], rows)
 
 
-def machines(results: Sequence[RunResult]) -> str:
-    """Each different machine and version once, with its seeds."""
-    seeds: dict[str, list[str]] = {}
-    for result in results:
+def machines(named: Iterable[tuple[str, RunResult]]) -> str:
+    """Each different machine and version once, with the names of its runs."""
+    names: dict[str, list[str]] = {}
+    for name, result in named:
         v = result.versions
         gpus = ", ".join(v.get("gpus") or []) or "no GPU"
         words = (
@@ -161,10 +161,8 @@ def machines(results: Sequence[RunResult]) -> str:
             f"Python {v.get('python')}, torch {v.get('packages', {}).get('torch')}; "
             f"commit {v.get('git') or 'unknown'}"
         )
-        seeds.setdefault(words, []).append(str(result.seed))
-    return "\n".join(
-        f"- seed {', '.join(dict.fromkeys(names))}: {words}" for words, names in seeds.items()
-    )
+        names.setdefault(words, []).append(name)
+    return "\n".join(f"- {', '.join(dict.fromkeys(of))}: {words}" for words, of in names.items())
 
 
 def code(lines: Sequence[str]) -> str:

@@ -45,7 +45,8 @@ def test_what_a_preset_was_changed_by_is_in_its_name(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", 0, [1.0]),
         make_run(tmp_path / "b", 0, [1.0], "agent.tokenizer.quantizer.kind=fsq"),
-        make_run(tmp_path / "c", 1, [1.0]),
+        # Where the files of a run lie does not make it another agent.
+        make_run(tmp_path / "c", 1, [1.0], "agent.tokenizer.perceptual_weights=elsewhere"),
     ]
     groups = by_agent([read_result(run) for run in runs])
     names = list(groups)
