@@ -33,6 +33,8 @@ CHAIN = 10
 """Steps of a held-out window, through which a tokenizer is fed its own frames."""
 WINDOWS = 128
 HELD_OUT_GAMES = 16
+MOST_ENVS = 16
+"""Games that run at once while they are recorded."""
 CHUNK = 16
 LATE = 0.9
 """Churn is counted from this share of the updates on."""
@@ -91,11 +93,16 @@ def record(config: Config, games: int) -> Games:
     hardware = Hardware(torch.device("cpu"), torch.float32)
 
     def at_random(count: int, seed: int) -> list[Segment]:
-        env = open_env(config, num_envs=min(count, 16), workers=0, training=False)
-        try:
-            return play(None, env, hardware, episodes=count, seed=seed, keep=count)[1]
-        finally:
-            env.close()
+        found: list[Segment] = []
+        for first in range(0, count, MOST_ENVS):
+            # `play` keeps the first game of each environment.
+            now = min(MOST_ENVS, count - first)
+            env = open_env(config, num_envs=now, workers=0, training=False)
+            try:
+                found += play(None, env, hardware, episodes=now, seed=seed + first, keep=now)[1]
+            finally:
+                env.close()
+        return found
 
     held_out = at_random(HELD_OUT_GAMES, HELD_OUT_SEED)
     drawn = windows(held_out, 0, CHAIN, WINDOWS, np.random.default_rng(0))

@@ -60,8 +60,11 @@ def test_the_settings_of_a_comparison_have_equal_vocabularies() -> None:
 
 
 def test_recorded_games_are_the_same_each_time() -> None:
-    config = load(SMALL).config
-    one, two = record(config, 2), record(config, 2)
+    config = load([*SMALL, "env.length=20"]).config
+    one, two = record(config, 18), record(config, 18)
+    assert len(one.train) == 18 and one.frames == sum(len(game.act) + 1 for game in one.train)
+    # All of them different, whichever were played at the same time.
+    assert len({game.obs.tobytes() for game in one.train}) == 18
     assert one.held_out.obs.shape[1] == CHAIN + 1
     assert torch.equal(one.held_out.obs, two.held_out.obs)
     assert all((a.obs == b.obs).all() for a, b in zip(one.train, two.train, strict=True))
