@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,10 +97,12 @@ ROW = 20
 
 
 def _legend(lines: Sequence[Line], width: float) -> list[list[tuple[float, Line]]]:
-    """The rows of a legend, each line with its place from the left, none wider than `width`."""
+    """Rows of a legend, each line with its place from the left; none is wider than `width`."""
     rows: list[list[tuple[float, Line]]] = [[]]
     measure, at = ImageDraw.Draw(Image.new("RGB", (1, 1))), 0.0
     for line in lines:
+        while measure.textlength(line.name, font_size=13) > width - 28:
+            line = replace(line, name=f"{line.name[:-2]}…")
         wide = 28 + measure.textlength(line.name, font_size=13)
         if rows[-1] and at + wide > width:
             rows.append([])

@@ -27,7 +27,10 @@ from runners.report import Chance, play_at_random
 from runners.report_text import code, machines, num, span
 from runners.results import OWN, SPEEDS, RunResult, check_alike, differences, read_result
 from runners.settings.build import dotted, fields
+from runners.settings.config import Config
+from runners.settings.load import load
 from runners.settings.options import CompareOptions
+from runners.settings.show import shown_value
 
 COLOURS = (BLUE, "#d1495b", "#2e8b57", "#8a5cc2", "#c98a1b", "#3aa6b9", "#7a7a7a", "#b0559a")
 MOST_BANDS = 3
@@ -71,19 +74,16 @@ def by_agent(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     Raises UserError where the runs differ in anything but agent and seed.
     """
     _check_budget(results)
-    groups: dict[tuple[str, ...], list[RunResult]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for result in results:
-        groups.setdefault(_agent(result), []).append(result)
+        whole = f"{result.config.presets.agent} {_agent(result.config)}"
+        groups.setdefault(whole, []).append(result)
     for those in groups.values():
         those.sort(key=lambda result: result.seed)
         check_alike(those)
     named: dict[str, list[RunResult]] = {}
-    first: dict[str, RunResult] = {}
     for those in groups.values():
-        preset = those[0].config.presets.agent
-        other = first.setdefault(preset, those[0])
-        changed = [f"{key}={new}" for key, _, new in differences(other, those[0])]
-        name = ", ".join([preset, *changed[:3], *["..."] * (len(changed) > 3)])
+        name = _name(those[0].config)
         named[name if name not in named else f"{name} ({len(named)})"] = those
     return named
 
@@ -129,8 +129,10 @@ def markdown(found: Mapping[str, Any], groups: Groups, chance: Chance | None) ->
     head = ["agent", "seeds", "return", "95 % interval", *SPEED_NAMES, "time of a run"]
     config = next(iter(groups.values()))[0].config
     every = [result for those in groups.values() for result in those]
+    game = getattr(config.env, "game", None)
+    where = presets["env"] + (f" ({game})" if game else "")
     blocks = [
-        f"# Agents on {presets['env']}, size {presets['size']}, {rows[0]['steps']:,} steps",
+        f"# Agents on {where}, size {presets['size']}, {rows[0]['steps']:,} steps",
         markdown_table(head, body),
         f"Mean over seeds of the final evaluation, {config.run.eval_episodes} whole games each, "
         "with Student's t interval over seeds; that of random actions is over games. Speeds are "
@@ -156,7 +158,14 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
         lines.append(Line("random actions", mean, low, high, FAINT, dashed=True))
     for place, (name, those) in enumerate(groups.items()):
         rows = [
-            np.interp(x, [p.step for p in r.evaluations], [p.ret for p in r.evaluations])
+            # Nothing before the first evaluation nor after the last one.
+            np.interp(
+                x,
+                [p.step for p in r.evaluations],
+                [p.ret for p in r.evaluations],
+                left=np.nan,
+                right=np.nan,
+            )
             for r in those
         ]
         mean, low, high = np.array([interval_over_seeds(column) for column in np.transpose(rows)]).T
@@ -173,14 +182,29 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
     )
 
 
-def _agent(result: RunResult) -> tuple[str, ...]:
+def _agent(config: Config) -> dict[str, object]:
     """All settings that make an agent what it is."""
-    pairs = ((dotted(key), value) for key, _, value in fields(result.config))
-    return tuple(
-        f"{key}={value}"
-        for key, value in pairs
-        if (key == "presets.agent" or key.startswith("agent.")) and key not in OWN
-    )
+    pairs = ((dotted(key), value) for key, _, value in fields(config))
+    return {key: value for key, value in pairs if key.startswith("agent.") and key not in OWN}
+
+
+def _name(config: Config) -> str:
+    """The preset's name, and what a run changes of it; what an unknown preset was is not said."""
+    presets = config.presets
+    words = [f"{group}={name}" for group, name in presets.model_dump().items() if name]
+    try:
+        plain = _agent(load(words).config)
+    except UserError:
+        return presets.agent
+    changed = {k: v for k, v in _agent(config).items() if k not in plain or plain[k] != v}
+    # Another kind brings settings of its own; it alone is what was chosen.
+    kinds = [key.removesuffix("kind") for key in changed if key.endswith(".kind")]
+    told = [
+        f"{key.removeprefix('agent.')}={shown_value(value)}"
+        for key, value in changed.items()
+        if key.endswith(".kind") or not any(key.startswith(inside) for inside in kinds)
+    ]
+    return ", ".join([presets.agent, *told])
 
 
 def _check_budget(results: Sequence[RunResult]) -> None:
@@ -193,6 +217,6 @@ def _check_budget(results: Sequence[RunResult]) -> None:
         ]
         if apart:
             raise UserError(
-                f"runs {first.path.name} and {other.path.name} differ in {'; '.join(apart[:5])}; "
+                f"runs {first.path} and {other.path} differ in {'; '.join(apart[:5])}; "
                 "only agents are compared, on the same environment with the same budget"
             )

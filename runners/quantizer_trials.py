@@ -47,9 +47,10 @@ class Trial:
     mse: of a frame rebuilt from its tokens and the true frame before it; chain_mse: after CHAIN
     steps whose frame before is the tokenizer's own. worst: largest error of a frame's colours,
     mean over frames, in [0,1]. perplexity: of all tokens, slot_perplexity: mean over positions.
-    dead, codes: codes hardly used in training (Usage), of how many. churn: share of fixed tokens
-    that the last tenth of the updates changed. seconds: of one update; on a CPU of processor time,
-    which other programs hardly change. token_bits: of a step.
+    codes: how many there are; in_use and dead are the last codes_in_use and dead_codes of training
+    (Usage). churn: share of the tokens of fixed training frames that the last tenth of the updates
+    changed. seconds: of one update and its batch; on a CPU of processor time, which other programs
+    hardly change. token_bits: of a step.
     """
 
     quantizer: str
@@ -59,8 +60,9 @@ class Trial:
     worst: float
     perplexity: float
     slot_perplexity: float
-    dead: float
     codes: int
+    in_use: float
+    dead: float
     token_bits: float
     churn: float
     seconds: float
@@ -139,11 +141,11 @@ def _trial(config: Config, games: Games, replay: Replay, hardware: Hardware, upd
     clock = time.process_time if hardware.device.type == "cpu" else time.perf_counter
     begin = clock()
     for update in range(updates):
-        batch = replay.sample_windows(learner.name, phase.batch, phase.frames)
-        metrics = phase.update(batch.to(hardware.device))
         if update == late:
             phase.settle()
-    dead = float(metrics["dead_codes"])
+        batch = replay.sample_windows(learner.name, phase.batch, phase.frames)
+        metrics = phase.update(batch.to(hardware.device))
+    in_use, dead = float(metrics["codes_in_use"]), float(metrics["dead_codes"])
     seconds = (clock() - begin) / updates
     tokenizer = agent.world_model.tokenizer
     agent.eval()
@@ -152,8 +154,9 @@ def _trial(config: Config, games: Games, replay: Replay, hardware: Hardware, upd
             quantizer=config.agent.tokenizer.quantizer.kind,  # type: ignore[attr-defined]
             seed=config.seed,
             **measure(tokenizer, games.held_out.to(hardware.device)),
-            dead=dead,
             codes=tokenizer.vocab,
+            in_use=in_use,
+            dead=dead,
             token_bits=tokenizer.tokens * float(np.log2(tokenizer.vocab)),
             churn=float(phase.settle()["churn"]),
             seconds=seconds,

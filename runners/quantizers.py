@@ -20,12 +20,6 @@ from runners.settings.config import Config
 from runners.settings.load import load
 from runners.settings.options import QuantizerOptions
 from runners.settings.quantizers import QUANTIZERS as KINDS
-from runners.settings.quantizers import (
-    CodebookSettings,
-    FsqSettings,
-    LfqSettings,
-    QuantizerSettings,
-)
 from runners.settings.show import shown_value
 from runners.settings.tokenizers import AutoencoderSettings
 from runners.versions import describe_versions
@@ -33,12 +27,19 @@ from runners.versions import describe_versions
 if TYPE_CHECKING:
     from runners.quantizer_trials import Games, Trial
 
-LEVELS = ((8, 8), (8, 6, 5), (8, 8, 8), (8, 5, 5, 5), (7, 5, 5, 5, 5))
-"""Of FSQ, for 64, 240, 512, 1,000, 4,375 codes; most are those of its paper (arXiv 2309.15505)."""
+LEVELS = (
+    *((8, 8), (8, 4, 4), (8, 6, 5), (8, 8, 8)),
+    *((8, 5, 5, 5), (8, 8, 6, 5), (7, 5, 5, 5, 5)),
+)
+"""Of FSQ, for 64, 128, 240, 512, 1,000, 1,920 and 4,375 codes; most are those of its paper."""
 
 
 def settings_of(words: Sequence[str], options: QuantizerOptions) -> list[Config]:
-    """The settings of every training, seed by seed; raises UserError with all their faults."""
+    """The settings of every training, seed by seed; raises UserError where one is wrong."""
+    if any(word.startswith("seed=") for word in words):
+        raise UserError("quantizers trains with several seeds, from 0 on: seeds=3, not seed=")
+    if len({*options.quantizers}) < len(options.quantizers):
+        raise UserError(f"quantizers={shown_value(options.quantizers)} names one of them twice")
     tokenizer = load(words).config.agent.tokenizer
     if not isinstance(tokenizer, AutoencoderSettings):
         raise UserError(
@@ -57,17 +58,18 @@ def settings_of(words: Sequence[str], options: QuantizerOptions) -> list[Config]
 
 def _sized(name: str, codes: int, tokenizer: AutoencoderSettings) -> list[str]:
     """The words that give a quantizer about so many codes, and the vectors that all have."""
-    cls = KINDS.get(name, QuantizerSettings)
-    numbers: dict[str, object] = {}
-    if issubclass(cls, CodebookSettings):
-        numbers = {"size": codes}
-        if isinstance(tokenizer.quantizer, CodebookSettings):
-            numbers["dim"] = tokenizer.quantizer.dim
-    elif issubclass(cls, FsqSettings):
-        numbers = {"levels": min(LEVELS, key=lambda n: abs(math.log(math.prod(n) / codes)))}
-    elif issubclass(cls, LfqSettings):
-        numbers = {"bits": round(math.log2(codes))}
-    return [f"agent.tokenizer.quantizer.{k}={shown_value(v)}" for k, v in numbers.items()]
+    numbers: dict[str, object] = {
+        "size": codes,
+        "levels": min(LEVELS, key=lambda n: abs(math.log(math.prod(n) / codes))),
+        "bits": round(math.log2(codes)),
+        "dim": getattr(tokenizer.quantizer, "dim", None),
+    }
+    has = KINDS[name].model_fields if name in KINDS else {}
+    return [
+        f"agent.tokenizer.quantizer.{key}={shown_value(number)}"
+        for key, number in numbers.items()
+        if key in has and number is not None
+    ]
 
 
 def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence[str]) -> None:
@@ -87,6 +89,7 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
     begin = time.perf_counter()
     for trial in run_trials(configs, games, options.updates):
         trials.append(trial)
+        write(out, trials, games, configs, options, command)
         left = (time.perf_counter() - begin) * (len(configs) / len(trials) - 1)
         print(
             f"{len(trials)}/{len(configs)}  {trial.quantizer}, seed {trial.seed}: "
@@ -94,7 +97,6 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
             file=sys.stderr,
             flush=True,
         )
-        write(out, trials, games, configs[0], options, command)
     print((out / "quantizers.md").read_text("utf-8"))
 
 
@@ -102,12 +104,12 @@ def write(
     out: Path,
     trials: Sequence[Trial],
     games: Games,
-    config: Config,
+    configs: Sequence[Config],
     options: QuantizerOptions,
     command: Sequence[str],
 ) -> None:
     """quantizers.json, with every trial, and quantizers.md, with their means, to a folder."""
-    versions = describe_versions()
+    versions, config = describe_versions(), configs[0]
     presets, tokenizer = config.presets, config.agent.tokenizer
     one, chain = games.copy_mse()
     found = {
@@ -125,12 +127,14 @@ def write(
     text = [
         f"# Quantizers of {tokenizer.kind} on {presets.env}" + (f" ({game})" if game else ""),
         markdown_table([heading for heading, _ in COLUMNS], _rows(trials)),
-        f"{trials[0].token_bits:.0f} bits a step (the first row). Errors are squared, per pixel, "
-        "with colours in [0,1]; `after 10 steps` where the frame before is the tokenizer's own; "
-        f"copying the frame before has {one:.5f}, and {chain:.5f} after 10 steps. `worst`: the "
-        "largest error of a frame, from 0 to 1. Churn: tokens of fixed frames that the last tenth "
-        "of the updates changed. Means over seeds, with the 95 % interval (Student's t) where "
-        "there are several; seconds of an update are of processor time on a CPU.",
+        f"{len(trials)} of {len(configs)} trainings. Means over seeds, with the 95 % interval "
+        "(Student's t) where there are several. Errors are squared, per pixel, with colours in "
+        "[0,1]; `after 10 steps` where the frame before is the tokenizer's own; copying the frame "
+        f"before has {one:.5f}, and {chain:.5f} after 10 steps. `worst`: the largest error of a "
+        "frame, from 0 to 1. In use: codes chosen in the last 100 updates. Dead: codes with a "
+        "moving frequency below a tenth of even; one that was just replaced counts as even. "
+        "Churn: tokens of fixed frames that the last tenth of the updates changed. Seconds of an "
+        "update are of processor time on a CPU.",
         f"{options.updates:,} updates on {games.frames:,} frames of {options.games} random games; "
         "measured on other games. One command, commit and machine:",
         f"```\n{shlex.join(command)}\n```",
@@ -148,7 +152,9 @@ COLUMNS: tuple[tuple[str, tuple[Number, str] | None], ...] = (
     ("worst", (lambda t: t.worst, ".3f")),
     ("perplexity", (lambda t: t.perplexity, ".0f")),
     ("by position", (lambda t: t.slot_perplexity, ".0f")),
+    ("bits a step", (lambda t: t.token_bits, ".0f")),
     ("codes", (lambda t: t.codes, ".0f")),
+    ("in use", (lambda t: t.in_use, ".0f")),
     ("dead", (lambda t: t.dead, ".0f")),
     ("churn", (lambda t: t.churn, ".2f")),
     ("s an update", (lambda t: t.seconds, ".3f")),

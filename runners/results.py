@@ -18,7 +18,9 @@ from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.settings.load import CHANGEABLE, read
 
-OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {"run.steps", "run.tail_epochs"}
+OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {
+    *("run.steps", "run.tail_epochs", "run.eval_episodes")
+}
 """Settings in which runs of one report may differ."""
 SCORES = {"crafter": "eval/crafter/score", "atari": "atari/hns"}
 TRAINING_SCORES = {"crafter": "crafter/score"}
@@ -116,13 +118,13 @@ def check_alike(results: Sequence[RunResult]) -> None:
             shown = "; ".join(f"{key}: {one} and {two}" for key, one, two in apart[:5])
             more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
             raise UserError(
-                f"runs {first.path.name} and {other.path.name} differ in {shown}{more}; "
+                f"runs {first.path} and {other.path} differ in {shown}{more}; "
                 "a report takes several seeds of the same settings"
             )
         if other.seed in seeds:
             raise UserError(
-                f"runs {seeds[other.seed].path.name} and {other.path.name} both have "
-                f"seed={other.seed}; a report takes different seeds"
+                f"runs {seeds[other.seed].path} and {other.path} both have seed={other.seed}; "
+                "each seed counts once"
             )
         seeds[other.seed] = other
 

@@ -49,9 +49,16 @@ def test_what_a_preset_was_changed_by_is_in_its_name(tmp_path: Path) -> None:
         make_run(tmp_path / "c", 1, [1.0], "agent.tokenizer.perceptual_weights=elsewhere"),
     ]
     groups = by_agent([read_result(run) for run in runs])
-    names = list(groups)
-    assert names[0] == "delta_iris" and len(groups["delta_iris"]) == 2
-    assert names[1].startswith("delta_iris, agent.tokenizer.quantizer.")
+    assert {name: len(those) for name, those in groups.items()} == {
+        "delta_iris": 2,
+        "delta_iris, tokenizer.quantizer.kind=fsq": 1,
+    }
+    # Whichever is named first.
+    alone = make_run(tmp_path / "d", 0, [1.0], "agent.tokenizer.context_noise=0.5")
+    assert list(by_agent([read_result(run) for run in (alone, runs[0])])) == [
+        "delta_iris, tokenizer.context_noise=0.5",
+        "delta_iris",
+    ]
 
 
 def test_another_budget_is_no_comparison(tmp_path: Path) -> None:
@@ -61,6 +68,9 @@ def test_another_budget_is_no_comparison(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError, match=r"differ in run\.steps: 20000 and 30000; only agents"):
         by_agent([read_result(run) for run in runs])
+    fewer = make_run(tmp_path / "e", 0, [1.0], "agent=iris", "run.eval_episodes=8")
+    with pytest.raises(UserError, match=r"differ in run\.eval_episodes: 64 and 8"):
+        by_agent([read_result(run) for run in (runs[0], fewer)])
     with pytest.raises(UserError, match="both have seed=0"):
         by_agent([read_result(make_run(tmp_path / x, 0, [1.0])) for x in "cd"])
 
@@ -73,6 +83,9 @@ def test_a_legend_too_long_for_a_row_goes_on_in_the_next() -> None:
         return line_chart(x, lines, title="", x_name="", y_name="")
 
     one, four = chart(1), chart(4)
+    long = [Line("a name that goes on and on " * 9, x, x, x, "#000000")]
+    cut = line_chart(x, long, title="", x_name="", y_name="")
+    assert cut.shape == one.shape and (cut[:, -2:] == cut[0, 0]).all()
     assert four.shape[1] == one.shape[1] and four.shape[0] > one.shape[0]
     # Nothing is drawn over the right edge.
     assert (four[:, -2:] == four[0, 0]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,14 @@ def test_quantizers_are_compared_on_the_same_games(
         assert 0 < trial["mse"] < 1 and 0 < trial["worst"] <= 1 and trial["seconds"] > 0
         assert 1 <= trial["slot_perplexity"] <= trial["perplexity"] <= trial["codes"]
         assert 0 <= trial["churn"] <= 1
+        assert 0 < trial["in_use"] <= trial["codes"]
+        assert trial["token_bits"] == pytest.approx(4 * math.log2(trial["codes"]))
     assert [t["codes"] for t in trials[:2]] == [1000, 1024]
     # Another seed is another training.
     assert trials[0]["mse"] != trials[2]["mse"]
     printed = capsys.readouterr().out
     assert "| fsq |" in printed and "| vq_ema |" in printed
+    assert "4 of 4 trainings" in printed
 
 
 def test_the_settings_of_a_comparison_have_equal_vocabularies() -> None:
@@ -55,8 +59,19 @@ def test_the_settings_of_a_comparison_have_equal_vocabularies() -> None:
     assert {found[k].dim for k in ("simvq", "vq_ema", "vq_euclid", "vq_grad")} == {32}
     with pytest.raises(UserError, match="patch_nn has no quantizer"):
         settings_of(["agent=iris", "agent.tokenizer.kind=patch_nn"], options)
-    with pytest.raises(UserError, match="no quantizer 'fsqq'|fsqq"):
+    with pytest.raises(UserError, match="kind='fsqq'"):
         settings_of(["size=tiny"], QuantizerOptions(quantizers=("fsqq",)))
+    with pytest.raises(UserError, match="names one of them twice"):
+        settings_of(["size=tiny"], QuantizerOptions(quantizers=("fsq", "fsq")))
+    with pytest.raises(UserError, match="not seed="):
+        settings_of(["size=tiny", "seed=7"], options)
+
+
+@pytest.mark.parametrize(("codes", "levels"), [(64, 64), (128, 128), (500, 512), (2048, 1920)])
+def test_fsq_has_the_levels_that_come_nearest(codes: int, levels: int) -> None:
+    options = QuantizerOptions(quantizers=("fsq",), codes=codes, seeds=1)
+    (config,) = settings_of(["size=tiny"], options)
+    assert math.prod(config.agent.tokenizer.quantizer.levels) == levels  # type: ignore[attr-defined]
 
 
 def test_recorded_games_are_the_same_each_time() -> None:
