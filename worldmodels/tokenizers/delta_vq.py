@@ -81,12 +81,7 @@ class DeltaVQ(Autoencoder):
         self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, stages=shape)
         self.action_plane = nn.Embedding(num_actions, height * width)
         self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
-        patch_dim = encoder["latent"] * math.prod(self.grid) // tokens
-        self.pre, self.post = (
-            nn.Linear(patch_dim, quantizer.dim),
-            nn.Linear(quantizer.dim, patch_dim),
-        )
-        self.quantizer = quantizer
+        self._quantize_by(quantizer, encoder["latent"] * math.prod(self.grid) // tokens)
         self.apply(init_normal)
 
     def encode(self, prev: Prev, obs: Tensor) -> Tensor:

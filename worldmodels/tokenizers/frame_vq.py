@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import from_patches, to_patches, to_uint8, to_unit
@@ -59,12 +59,7 @@ class FrameVQ(Autoencoder):
         self.grid = (obs_shape[0] // shape.scale, obs_shape[1] // shape.scale)
         self.encoder = DeepEncoder(CHANNELS, **encoder, stages=shape)
         self.decoder = DeepDecoder(encoder["latent"], **decoder, outer=CHANNELS, stages=shape)
-        patch_dim = encoder["latent"] * math.prod(self.grid) // tokens
-        self.pre, self.post = (
-            nn.Linear(patch_dim, quantizer.dim),
-            nn.Linear(quantizer.dim, patch_dim),
-        )
-        self.quantizer = quantizer
+        self._quantize_by(quantizer, encoder["latent"] * math.prod(self.grid) // tokens)
 
     def encode(self, prev: Prev, obs: Tensor) -> Tensor:
         """Tokens (B,T,K) of frames (B,T,H,W,C)."""

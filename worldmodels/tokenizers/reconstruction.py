@@ -36,6 +36,14 @@ class Autoencoder(nn.Module):
             self.weights["perceptual"] = perceptual
             self.perceptual = Lpips(folder_of(perceptual_weights))
 
+    def _quantize_by(self, quantizer: Quantizer, numbers: int) -> None:
+        """Build what lies between the `numbers` of a token's patch and the quantizer's vectors."""
+        self.pre, self.post = (
+            nn.Linear(numbers, quantizer.dim),
+            nn.Linear(quantizer.dim, numbers),
+        )
+        self.quantizer = quantizer
+
     def embed(self, tokens: Tensor) -> Tensor:
         """The quantizer's vectors (...,dim) of tokens (...)."""
         return self.quantizer.embed(tokens)
