@@ -214,26 +214,25 @@ def _root(words: list[str]) -> Path:
 def _run_and_options(command: str, words: list[str], cls: type[S]) -> tuple[Path, S]:
     """Find the run, read the options, and refuse what is wrong with either."""
     from runners.needs import need_environment
-    from runners.run_folder import find_run
-    from runners.settings.load import load_options, read
+    from runners.settings.load import read
 
     text, rest, root = _split(command, words)
-    options: list[S] = []
-    runs: list[Path] = []
-    _together(
-        lambda: runs.append(find_run(text, root)), lambda: options.append(load_options(cls, rest))
-    )
+    runs, options = _found([text], rest, root, cls)
     need_environment(read(runs[0] / "config.yaml").config)
-    return runs[0], options[0]
+    return runs[0], options
 
 
 def _runs_and_options(command: str, words: list[str], cls: type[S]) -> tuple[list[Path], S]:
-    """Find all runs, read the options, and refuse what is wrong with any of them."""
+    """The same for all runs that are named."""
+    names = [word for word in words if "=" not in word]
+    _, rest, root = _split(command, [*names[:1], *(word for word in words if "=" in word)])
+    return _found(names, rest, root, cls)
+
+
+def _found(names: list[str], rest: list[str], root: Path, cls: type[S]) -> tuple[list[Path], S]:
     from runners.run_folder import find_run
     from runners.settings.load import load_options
 
-    names = [word for word in words if "=" not in word]
-    _, rest, root = _split(command, [*names[:1], *(word for word in words if "=" in word)])
     options: list[S] = []
     runs: list[Path] = []
     _together(
