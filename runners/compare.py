@@ -16,21 +16,21 @@ import numpy as np
 
 from runners.charts import Line, line_chart
 from runners.console import duration
-from runners.drawing import BLUE, FAINT
+from runners.drawing import BLUE
 from runners.durable import folder_for_output, json_text, write_atomic
 from runners.errors import UserError
 from runners.intervals import interval_over_seeds
 from runners.markdown import markdown_table
 from runners.media import encode_png
 from runners.needs import need_environment
-from runners.report import Chance, play_at_random
+from runners.report import Chance, above, chance_line, play_at_random
 from runners.report_text import code, machines, num, span
 from runners.results import OWN, SPEEDS, RunResult, check_alike, differences, read_result
 from runners.settings.build import dotted, fields
 from runners.settings.config import Config
 from runners.settings.load import load
 from runners.settings.options import CompareOptions
-from runners.settings.show import shown_value
+from runners.settings.show import place, shown_value
 
 COLOURS = (BLUE, "#d1495b", "#2e8b57", "#8a5cc2", "#c98a1b", "#3aa6b9", "#7a7a7a", "#b0559a")
 MOST_BANDS = 3
@@ -102,7 +102,7 @@ def row(name: str, results: Sequence[RunResult], chance: Chance | None) -> dict[
         "return": mean,
         "low": low,
         "high": high,
-        "above_random": None if chance is None or math.isnan(low) else low > chance.high,
+        "above_random": above(low, chance),
         "steps": results[0].steps,
         "hours": float(np.mean([result.hours for result in results])),
         "speeds": speeds,
@@ -129,10 +129,8 @@ def markdown(found: Mapping[str, Any], groups: Groups, chance: Chance | None) ->
     head = ["agent", "seeds", "return", "95 % interval", *SPEED_NAMES, "time of a run"]
     config = next(iter(groups.values()))[0].config
     every = [result for those in groups.values() for result in those]
-    game = getattr(config.env, "game", None)
-    where = presets["env"] + (f" ({game})" if game else "")
     blocks = [
-        f"# Agents on {where}, size {presets['size']}, {rows[0]['steps']:,} steps",
+        f"# Agents on {place(config)}, size {presets['size']}, {rows[0]['steps']:,} steps",
         markdown_table(head, body),
         f"Mean over seeds of the final evaluation, {config.run.eval_episodes} whole games each, "
         "with Student's t interval over seeds; that of random actions is over games. Speeds are "
@@ -154,9 +152,8 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
     x = np.array([p.step for p in first.evaluations], float)
     lines = []
     if chance is not None:
-        mean, low, high = (np.full(len(x), end) for end in (chance.ret, chance.low, chance.high))
-        lines.append(Line("random actions", mean, low, high, FAINT, dashed=True))
-    for place, (name, those) in enumerate(groups.items()):
+        lines.append(chance_line(chance, x))
+    for number, (name, those) in enumerate(groups.items()):
         rows = [
             # Nothing before the first evaluation nor after the last one.
             np.interp(
@@ -171,7 +168,7 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
         mean, low, high = np.array([interval_over_seeds(column) for column in np.transpose(rows)]).T
         if len(groups) > MOST_BANDS:
             low = high = np.full(len(x), np.nan)
-        lines.append(Line(name, mean, low, high, COLOURS[place % len(COLOURS)]))
+        lines.append(Line(name, mean, low, high, COLOURS[number % len(COLOURS)]))
     presets = first.config.presets
     return line_chart(
         np.round(x / 1000, 1),

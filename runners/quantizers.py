@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
 from runners.durable import folder_for_output, json_text, write_atomic
@@ -20,7 +20,7 @@ from runners.settings.config import Config
 from runners.settings.load import load
 from runners.settings.options import QuantizerOptions
 from runners.settings.quantizers import QUANTIZERS as KINDS
-from runners.settings.show import shown_value
+from runners.settings.show import place, shown_value
 from runners.settings.tokenizers import AutoencoderSettings
 from runners.versions import describe_versions
 
@@ -47,13 +47,12 @@ def settings_of(words: Sequence[str], options: QuantizerOptions) -> list[Config]
             "  choose one that has: delta_vq, frame_vq"
         )
     kind = "agent.tokenizer.quantizer.kind="
-    return [
-        load(
-            [*words, f"seed={seed}", f"{kind}{name}", *_sized(name, options.codes, tokenizer)]
-        ).config
-        for seed in range(options.seeds)
+    configs = [
+        load([*words, f"{kind}{name}", *_sized(name, options.codes, tokenizer)]).config
         for name in options.quantizers
     ]
+    seeds = range(options.seeds)
+    return [config.model_copy(update={"seed": seed}) for seed in seeds for config in configs]
 
 
 def _sized(name: str, codes: int, tokenizer: AutoencoderSettings) -> list[str]:
@@ -85,11 +84,12 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
         games = record(configs[0], options.games)
     except ValueError as error:
         raise UserError(str(error)) from error
+    about = _about(games, command)
     trials: list[Trial] = []
     begin = time.perf_counter()
     for trial in run_trials(configs, games, options.updates):
         trials.append(trial)
-        write(out, trials, games, configs, options, command)
+        write(out, trials, configs, options, about)
         left = (time.perf_counter() - begin) * (len(configs) / len(trials) - 1)
         print(
             f"{len(trials)}/{len(configs)}  {trial.quantizer}, seed {trial.seed}: "
@@ -103,16 +103,39 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
 def write(
     out: Path,
     trials: Sequence[Trial],
-    games: Games,
     configs: Sequence[Config],
     options: QuantizerOptions,
-    command: Sequence[str],
+    about: dict[str, Any],
 ) -> None:
     """quantizers.json, with every trial, and quantizers.md, with their means, to a folder."""
-    versions, config = describe_versions(), configs[0]
-    presets, tokenizer = config.presets, config.agent.tokenizer
+    config, machine = configs[0], about["machine"]
+    found = about | {"trials": [asdict(trial) for trial in trials]}
+    write_atomic(out / "quantizers.json", json_text(found))
+    text = [
+        f"# Quantizers of {config.agent.tokenizer.kind} on {place(config)}",
+        markdown_table([heading for heading, _ in COLUMNS], _rows(trials)),
+        f"{len(trials)} of {len(configs)} trainings. Means over seeds, with the 95 % interval "
+        "(Student's t) where there are several. Errors are squared, per pixel, with colours in "
+        "[0,1]; `after 10 steps` where the frame before is the tokenizer's own; copying the frame "
+        f"before has {about['copy_mse']:.5f}, and {about['copy_chain_mse']:.5f} after 10 steps. "
+        "`worst`: the largest error of a frame, from 0 to 1. In use: codes chosen in the last 100 "
+        "updates. Dead: codes with a moving frequency below a tenth of even; one that was just "
+        "replaced counts as even. Churn: tokens of fixed frames that the last tenth of the "
+        "updates changed. Seconds of an update are of processor time on a CPU.",
+        f"{options.updates:,} updates on {about['frames']:,} frames of {options.games} random "
+        "games; measured on other games. One command, commit and machine:",
+        f"```\n{about['command']}\n```",
+        f"commit {about['commit'] or 'unknown'}; {machine['cpu']}, {machine['cores']} cores; "
+        f"torch {about['torch']}",
+    ]
+    write_atomic(out / "quantizers.md", "\n\n".join(text) + "\n")
+
+
+def _about(games: Games, command: Sequence[str]) -> dict[str, Any]:
+    """What all trainings have in common, for both files."""
+    versions = describe_versions()
     one, chain = games.copy_mse()
-    found = {
+    return {
         "command": shlex.join(command),
         "commit": versions["git"],
         "machine": {k: versions[k] for k in ("cpu", "cores", "memory_gib", "gpus")},
@@ -120,28 +143,7 @@ def write(
         "frames": games.frames,
         "copy_mse": one,
         "copy_chain_mse": chain,
-        "trials": [asdict(trial) for trial in trials],
     }
-    write_atomic(out / "quantizers.json", json_text(found))
-    game = getattr(config.env, "game", None)
-    text = [
-        f"# Quantizers of {tokenizer.kind} on {presets.env}" + (f" ({game})" if game else ""),
-        markdown_table([heading for heading, _ in COLUMNS], _rows(trials)),
-        f"{len(trials)} of {len(configs)} trainings. Means over seeds, with the 95 % interval "
-        "(Student's t) where there are several. Errors are squared, per pixel, with colours in "
-        "[0,1]; `after 10 steps` where the frame before is the tokenizer's own; copying the frame "
-        f"before has {one:.5f}, and {chain:.5f} after 10 steps. `worst`: the largest error of a "
-        "frame, from 0 to 1. In use: codes chosen in the last 100 updates. Dead: codes with a "
-        "moving frequency below a tenth of even; one that was just replaced counts as even. "
-        "Churn: tokens of fixed frames that the last tenth of the updates changed. Seconds of an "
-        "update are of processor time on a CPU.",
-        f"{options.updates:,} updates on {games.frames:,} frames of {options.games} random games; "
-        "measured on other games. One command, commit and machine:",
-        f"```\n{shlex.join(command)}\n```",
-        f"commit {versions['git'] or 'unknown'}; {versions['cpu']}, {versions['cores']} cores; "
-        f"torch {found['torch']}",
-    ]
-    write_atomic(out / "quantizers.md", "\n\n".join(text) + "\n")
 
 
 Number = Callable[["Trial"], float]

@@ -123,7 +123,7 @@ def summary(results: Sequence[RunResult], chance: Chance | None) -> dict[str, An
             "score": score,
             "score_low": score_low,
             "score_high": score_high,
-            "above_random": _above(low, chance),
+            "above_random": above(low, chance),
         },
         "random": None if chance is None else asdict(chance),
     }
@@ -173,8 +173,7 @@ def _chart(
     nothing = np.full(len(x), np.nan)
     lines = []
     if chance is not None:
-        flat = [np.full(len(x), end) for end in (chance.ret, chance.low, chance.high)]
-        lines.append(Line("random actions", flat[0], flat[1], flat[2], FAINT, dashed=True))
+        lines.append(chance_line(chance, x))
     several = len(results) > 1
     for result, row in zip(results, rows, strict=True):
         name = "" if several and result is not results[0] else "each seed" if several else ""
@@ -189,6 +188,12 @@ def _chart(
         x_name="thousand steps",
         y_name="return",
     )
+
+
+def chance_line(chance: Chance, x: np.ndarray) -> Line:
+    """Random actions in a chart over x (X,): they learn nothing."""
+    mean, low, high = (np.full(len(x), end) for end in (chance.ret, chance.low, chance.high))
+    return Line("random actions", mean, low, high, FAINT, dashed=True)
 
 
 def _series(result: RunResult) -> dict[str, list[Point]]:
@@ -223,7 +228,7 @@ def _of_run(result: RunResult, chance: Chance | None) -> dict[str, Any]:
         "interval": "95 %, bootstrap over games",
         "score": final.score,
         "training_score": result.collected[-1].score if result.collected else math.nan,
-        "above_random": _above(final.low, chance),
+        "above_random": above(final.low, chance),
         "speeds": result.speeds,
         "peak_gib": result.peak_gib,
         "machine": {
@@ -236,6 +241,6 @@ def _of_run(result: RunResult, chance: Chance | None) -> dict[str, Any]:
     }
 
 
-def _above(low: float, chance: Chance | None) -> bool | None:
+def above(low: float, chance: Chance | None) -> bool | None:
     """Whether an interval begins above that of random actions; None where one is missing."""
     return None if chance is None or math.isnan(low) else low > chance.high

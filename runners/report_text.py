@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
 from runners.markdown import markdown_table
+from runners.settings.show import place
 
 if TYPE_CHECKING:
     from runners.results import RunResult
@@ -18,9 +19,9 @@ HORIZONS = (1, 2, 5, 10, 15, 20)
 def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
     """From the numbers of `runners.report.summary`."""
     presets = found["presets"]
-    where = f"{presets['env']}" + (f" ({found['game']})" if found["game"] else "")
     blocks = [
-        f"# {presets['agent']} on {where}, size {presets['size']}, budget {presets['run']}",
+        f"# {presets['agent']} on {place(results[0].config)}, size {presets['size']}, "
+        f"budget {presets['run']}",
         _result(found),
         _verdict(found),
         "![return by step](curves.png)",

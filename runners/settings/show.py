@@ -49,6 +49,12 @@ def presets_text(groups: Sequence[str] = GROUPS) -> str:
     return "\n".join(lines).rstrip()
 
 
+def place(config: Config) -> str:
+    """The environment in a heading: its preset, and the game where there are several."""
+    game = getattr(config.env, "game", None)
+    return config.presets.env + (f" ({game})" if game else "")
+
+
 def games_text() -> str:
     """The games of the Atari suite, as `env.game` names them."""
     return "\n".join(get_args(AtariGame))
