@@ -27,7 +27,7 @@ class Noised:
     scored: Tensor
     """(...,N) bool."""
     level: Tensor
-    """(...): how many tokens are masked, or the time in [0,1) of a kernel that has times."""
+    """(...): how many tokens are masked, or the time in (0,1) of a kernel that has times."""
 
 
 class Process(Protocol):
@@ -128,7 +128,7 @@ class Uniform:
 class Hybrid:
     """Ends in masks, with replaced tokens on the way: `replaced` of them at t = 1/2.
 
-    GIDD (arXiv 2503.04482, section 4.2) with gamma = 1; replaced in [0,1). Its schedule is its own.
+    GIDD (arXiv 2503.04482) with gamma = 1; replaced in [0,1). Its schedule is its own.
     """
 
     def __init__(self, *, vocab: int, replaced: float) -> None:
@@ -209,7 +209,8 @@ def noised_at(kernel: Uniform | Hybrid, tokens: Tensor, t: Tensor, rand: Rand) -
 
 def _timed(kernel: Uniform | Hybrid, tokens: Tensor, rand: Rand | None) -> Noised:
     rand = rand or uniforms(tokens.device)
-    t = rand(tuple(tokens.shape[:-1]))
+    # At the very ends the weights of the bound are infinite.
+    t = rand(tuple(tokens.shape[:-1])).clamp(1e-4, 1 - 1e-4)
     z = noised_at(kernel, tokens, t, rand)
     return Noised(z, torch.ones_like(z, dtype=torch.bool), t)
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodels.diffusion.draws import Rand, entropy, gumbel, ranks
-from worldmodels.diffusion.sampling import Sampler, Step, draw, write
+from worldmodels.diffusion.sampling import Step, Stepwise, draw, write
 from worldmodels.diffusion.schedules import groups
 
 
-class Random(Sampler):
+class Random(Stepwise):
     """Shows a fixed number of places each call, chosen at random.
 
     With one place a call this draws exactly from the model that the bound is of: no other order
-    of known groups is better on average. It is the first-hitting sampler (arXiv 2409.02908,
-    algorithm 1) with its times left out, as the denoiser does not read them. shape: see `groups`.
+    of known groups is better on average. It is the first-hitting sampler (arXiv 2409.02908)
+    with its times left out, as the denoiser does not read them. shape: see `groups`.
     Raises ValueError for more steps than tokens.
     """
 
@@ -32,13 +32,13 @@ class Random(Sampler):
         self.groups = groups(self.tokens, self.steps, shape)
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
-        """See Sampler."""
+        """See Stepwise."""
         token, score = draw(logp, rand)
         first = rand(tuple(now.z.shape))
         return write(now, _first(self.groups[k], first, self.masked(now.z)), token, score)
 
 
-class Confidence(Sampler):
+class Confidence(Stepwise):
     """Shows the places whose drawn tokens are likeliest, with noise that ceases: MaskGIT.
 
     arXiv 2202.04200, section 3.2. The score of a place is log p(token) + noise (1 - j/K) Gumbel
@@ -53,14 +53,14 @@ class Confidence(Sampler):
         self.noise = noise
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
-        """See Sampler."""
+        """See Stepwise."""
         token, score = draw(logp, rand)
         noise = self.noise * (1 - (k + 1) / self.steps)
         last = score + noise * gumbel(rand(tuple(now.z.shape)))
         return write(now, _first(self.groups[k], -last, self.masked(now.z)), token, score)
 
 
-class _Bounded(Sampler):
+class _Bounded(Stepwise):
     """Shows as many places a call as cost no more than `budget` nats of dependence.
 
     Drawing a set of places at once neglects how they depend on each other, which is at most the
@@ -75,7 +75,7 @@ class _Bounded(Sampler):
         self.budget = budget
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
-        """See Sampler."""
+        """See Stepwise."""
         token, score = draw(logp, rand)
         masked = self.masked(now.z)
         if k + 1 < self.steps:
@@ -91,7 +91,7 @@ class _Bounded(Sampler):
 
 
 class EntropyBounded(_Bounded):
-    """Of the places within the budget, shows the surest ones (arXiv 2505.24857, equation 8)."""
+    """Of the places within the budget, shows the surest ones (arXiv 2505.24857)."""
 
     def within(self, unsure: Tensor) -> Tensor:
         """See _Bounded: the sum but for the largest is the sum of those before it."""

@@ -41,7 +41,7 @@ class Sampled:
 
 
 class Sampler(ABC):
-    """Turns noise into frames in `steps` calls of a denoiser.
+    """Turns noise into frames in `steps` steps, with `calls` calls of a denoiser.
 
     temperature divides logits; top_k, if not None, leaves that many tokens of each place, and all
     that are as likely as the last of them. Raises ValueError for a temperature that is not above
@@ -62,21 +62,16 @@ class Sampler(ABC):
         for name, number in (("steps", steps), ("top_k", top_k)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
-        self.tokens, self.vocab, self.steps = tokens, vocab, steps
+        self.tokens, self.vocab = tokens, vocab
+        self.steps = self.calls = steps
         self.temperature, self.top_k = temperature, top_k
 
-    def __call__(self, denoise: Denoise, z0: Tensor, rand: Rand | None = None) -> Sampled:
-        """Frames from z0 (B,N), which are masks or noise of the kernel that was trained with."""
-        rand = rand or uniforms(z0.device)
-        now, trace = self.begin(z0), []
-        for k in range(self.steps):
-            now = self.step(k, now, self.predict(denoise(now.z)), rand)
-            trace.append(now)
-        return Sampled(now.z, tuple(trace))
-
     @abstractmethod
-    def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
-        """What follows call k of 0..steps-1, which predicted logp (B,N,V) of now.z."""
+    def __call__(self, denoise: Denoise, z0: Tensor, rand: Rand | None = None) -> Sampled:
+        """Frames from z0 (B,N), which are masks or noise of the kernel that was trained with.
+
+        rand: if None, torch's global generator of the device.
+        """
 
     def begin(self, z0: Tensor) -> Step:
         """Before the first call."""
@@ -95,6 +90,23 @@ class Sampler(ABC):
         return z == self.vocab
 
 
+class Stepwise(Sampler):
+    """A sampler that calls the denoiser once a step."""
+
+    def __call__(self, denoise: Denoise, z0: Tensor, rand: Rand | None = None) -> Sampled:
+        """See Sampler."""
+        rand = rand or uniforms(z0.device)
+        now, trace = self.begin(z0), []
+        for k in range(self.steps):
+            now = self.step(k, now, self.predict(denoise(now.z)), rand)
+            trace.append(now)
+        return Sampled(now.z, tuple(trace))
+
+    @abstractmethod
+    def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
+        """What follows call k of 0..steps-1, which predicted logp (B,N,V) of now.z."""
+
+
 def draw(logp: Tensor, rand: Rand) -> tuple[Tensor, Tensor]:
     """A token for every place (B,N) from logp (B,N,V), and its log-probability (B,N)."""
     token = categorical(logp, rand(tuple(logp.shape[:-1])))
@@ -105,3 +117,8 @@ def write(now: Step, where: Tensor, token: Tensor, logp: Tensor) -> Step:
     """Put tokens (B,N) of log-probabilities (B,N) where the bool (B,N) says."""
     prob = torch.where(where, logp.exp().to(now.prob.dtype), now.prob)
     return Step(torch.where(where, token, now.z), prob)
+
+
+def hide(now: Step, where: Tensor, mask: int) -> Step:
+    """Put masks where the bool (B,N) says."""
+    return Step(now.z.masked_fill(where, mask), now.prob.masked_fill(where, 0))

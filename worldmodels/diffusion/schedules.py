@@ -24,10 +24,7 @@ class Schedule(Protocol):
         """The derivative of alpha by t."""
 
     def weight(self, t: Tensor) -> Tensor:
-        """-slope/(1-alpha): what a masked token's cross-entropy counts in the bound at t > 0.
-
-        Each falls without limit towards t = 1 or grows without limit towards t = 0.
-        """
+        """-slope/(1-alpha): what a masked token's cross-entropy counts in the bound; t above 0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Linear(Poly):
 
 @dataclass(frozen=True)
 class Cosine:
-    """alpha = 1 - cos(pi (1-t) / 2), as in MD4 (arXiv 2406.04329, table 4)."""
+    """alpha = 1 - cos(pi (1-t) / 2), as in MD4 (arXiv 2406.04329)."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """See Schedule."""
@@ -75,7 +72,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Geometric:
-    """alpha = exp(-low^(1-t) high^t), as in MD4 (arXiv 2406.04329, table 4).
+    """alpha = exp(-low^(1-t) high^t), as in MD4 (arXiv 2406.04329).
 
     It is not quite 1 at t = 0, nor quite 0 at t = 1.
     """
