@@ -1,0 +1,307 @@
+"""Losses and bounds against sums over all frames, orders and times."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations, permutations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.denoisers import Bent, Table, number, random_joint, states
+from tests.nets import no_waiting
+from worldmodels.diffusion.bounds import count_bound, integrated_bound, nll_at
+from worldmodels.diffusion.draws import Rand, RowStreams, uniforms
+from worldmodels.diffusion.kernels import marginal
+from worldmodels.diffusion.objective import denoising_loss, time_bound, token_nll
+from worldmodels.diffusion.processes import Absorbing, Hybrid, Noised, Uniform
+from worldmodels.diffusion.schedules import SCHEDULES, Linear, Schedule, groups
+
+VOCAB, TOKENS = 3, 3
+WIDE = uniforms("cpu", torch.float64)
+ORDERS = torch.tensor(list(permutations(range(TOKENS)))).double() / TOKENS
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table(random_joint(VOCAB, TOKENS), VOCAB, TOKENS)
+
+
+def scripted(*numbers: Tensor) -> Rand:
+    """Says these numbers, of these shapes."""
+    left = list(numbers)
+
+    def rand(shape: tuple[int, ...]) -> Tensor:
+        assert left[0].shape == shape
+        return left.pop(0)
+
+    return rand
+
+
+def every_draw(denoise: Table | Bent, frame: Tensor) -> Tensor:
+    """The bound of one frame: the estimate's mean over all counts and all orders."""
+    counts = (torch.arange(TOKENS).double() + 0.5) / TOKENS
+    cases = TOKENS * len(ORDERS)
+    rand = scripted(counts.repeat_interleave(len(ORDERS)), ORDERS.repeat(TOKENS, 1))
+    return count_bound(denoise, frame.expand(cases, -1), VOCAB, rand).mean()
+
+
+def order_likelihood(denoise: Table | Bent, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """-log of the mean over orders of the chain rule, and the mean over orders of its -log."""
+    nats = []
+    for order in permutations(range(TOKENS)):
+        z, total = torch.full((1, TOKENS), VOCAB), torch.zeros(()).double()
+        for i in order:
+            total = total + token_nll(denoise(z), frame[None])[0, i]
+            z[0, i] = frame[i]
+        nats.append(total)
+    each = torch.stack(nats)
+    return -(-each).exp().mean().log(), each.mean()
+
+
+def test_of_a_perfect_denoiser_the_bound_is_the_likelihood(table: Table) -> None:
+    for frame, prob in zip(table.frames, table.joint, strict=True):
+        assert float(every_draw(table, frame)) == pytest.approx(-math.log(prob), abs=1e-9)
+
+
+def test_of_another_denoiser_it_is_above_that_of_random_orders(table: Table) -> None:
+    bent = Bent(table, 1.0)
+    likelihood, gaps = [], []
+    for frame in table.frames:
+        exact, chains = order_likelihood(bent, frame)
+        bound = every_draw(bent, frame)
+        assert float(bound) == pytest.approx(float(chains), abs=1e-9)
+        likelihood.append(exact)
+        gaps.append(bound - exact)
+    assert float((-torch.stack(likelihood)).exp().sum()) == pytest.approx(1, abs=1e-9)
+    assert min(gaps) > 0 and max(gaps) > 0.01
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_bound_is_the_integral_over_time_of_every_schedule(table: Table, name: str) -> None:
+    schedule: Schedule = SCHEDULES[name]()
+    bent, frame = Bent(table, 1.0), table.frames[5]
+    # The sum of masked tokens' nats, over all sets of a size.
+    sums = []
+    for count in range(TOKENS + 1):
+        nats = torch.zeros(()).double()
+        for places in combinations(range(TOKENS), count):
+            z = frame.clone()
+            z[list(places)] = VOCAB
+            nats = nats + token_nll(bent(z[None]), frame[None])[0, list(places)].sum()
+        sums.append(nats)
+    nodes = 100_000
+    t = (torch.arange(nodes, dtype=torch.float64) + 0.5) / nodes
+    alpha, total = schedule.alpha(t), torch.zeros(nodes).double()
+    for count, nats in enumerate(sums):
+        total = total + (1 - alpha) ** count * alpha ** (TOKENS - count) * nats
+    integral = (schedule.weight(t) * total).mean()
+    # A geometric schedule is not clean at 0 by 1e-5.
+    assert float(every_draw(bent, frame)) == pytest.approx(float(integral), rel=1e-4)
+
+
+@pytest.mark.parametrize("draws", [1, 2, TOKENS])
+def test_estimates_of_the_bound_have_its_mean(table: Table, draws: int) -> None:
+    bent, frame = Bent(table, 1.0), table.frames[7]
+    found = count_bound(bent, frame.expand(40_000, -1), VOCAB, WIDE, draws=draws)
+    error = float(found.std()) / math.sqrt(len(found))
+    assert float(found.mean()) == pytest.approx(float(every_draw(bent, frame)), abs=3 * error)
+
+
+def test_with_as_many_draws_as_tokens_each_count_comes_once(table: Table) -> None:
+    seen: list[Tensor] = []
+
+    def watch(z: Tensor) -> Tensor:
+        seen.append((z == VOCAB).sum(-1))
+        return table(z)
+
+    count_bound(watch, table.frames, VOCAB, draws=TOKENS)
+    counts = torch.stack(seen).sort(0).values
+    assert torch.equal(counts, torch.tensor([[1], [2], [3]]).expand(3, 27))
+
+    def unsure_of_many(z: Tensor) -> Tensor:
+        sharp = torch.tensor([9.0, 2.0, 1.0, 0.0])[(z == VOCAB).sum(-1)]
+        return sharp[:, None, None] * F.one_hot(torch.zeros_like(z), VOCAB)
+
+    zeros = torch.zeros(500, TOKENS).long()
+    assert count_bound(unsure_of_many, zeros, VOCAB, draws=1).std() > 0.5
+    assert count_bound(unsure_of_many, zeros, VOCAB, draws=TOKENS).std() < 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_nll_at_is_the_mean_over_orders(table: Table, steps: int) -> None:
+    bent = Bent(table, 1.0)
+    sizes = groups(TOKENS, steps, "linear")
+    for frame in table.frames[::5]:
+        each = []
+        for order in permutations(range(TOKENS)):
+            z, nats, done = torch.full((1, TOKENS), VOCAB), torch.zeros(()).double(), 0
+            for size in sizes:
+                places = list(order[done : done + size])
+                nats = nats + token_nll(bent(z), frame[None])[0, places].sum()
+                z[0, places] = frame[places]
+                done += size
+            each.append(nats)
+        found = nll_at(bent, frame.expand(6, -1), VOCAB, sizes, scripted(ORDERS))
+        assert float(found.mean()) == pytest.approx(float(torch.stack(each).mean()), abs=1e-9)
+
+
+def test_nll_at_falls_from_the_marginals_to_the_bound(table: Table) -> None:
+    bent, rows = Bent(table, 0.5), table.frames.repeat_interleave(6, 0)
+    mean = []
+    for steps in (1, 2, 3):
+        nats = nll_at(
+            table, rows, VOCAB, groups(TOKENS, steps, "linear"), scripted(ORDERS.repeat(27, 1))
+        )
+        mean.append(float((nats.view(27, 6).mean(-1) * table.joint).sum()))
+    assert mean[0] > mean[1] > mean[2]
+    entropy = -(table.joint * table.joint.log()).sum()
+    assert mean[2] == pytest.approx(float(entropy), abs=1e-9)
+    singles = nll_at(bent, table.frames, VOCAB, (3,))
+    empty = bent(torch.full((1, TOKENS), VOCAB)).log_softmax(-1)
+    expected = -empty[0, torch.arange(TOKENS), table.frames].sum(-1)
+    torch.testing.assert_close(singles, expected, rtol=0, atol=1e-12)
+
+
+def integrated(table: Table, kernel: Uniform | Hybrid, read: str, nodes: int) -> Tensor:
+    """The bound (V^N,) of every frame: all noise at each of the nodes in time."""
+    z, x = states(VOCAB + 1, TOKENS), table.frames
+    total = torch.zeros(len(x)).double()
+    for node in range(nodes):
+        # Twice bent, as logarithms are left at the ends.
+        s = torch.tensor((node + 0.5) / nodes).double()
+        u, slope = s.square() * (3 - 2 * s), 6 * s * (1 - s)
+        t = (math.pi / 2 * u).sin().square()
+        law = marginal(kernel, t)[x[:, None], z].prod(-1)
+        logits = getattr(table, read)(z, kernel, t).log()
+        many = time_bound(
+            logits.repeat(len(x), 1, 1),
+            x.repeat_interleave(len(z), 0),
+            z.repeat(len(x), 1),
+            t.expand(len(x) * len(z)),
+            kernel,
+        ).view(len(x), len(z))
+        # Of masks that the kernel does not have, the rates are 0/0.
+        many = torch.where(law > 0, many, 0)
+        total = total + (law * many).sum(-1) * slope * (math.pi / 2) * (math.pi * u).sin() / nodes
+    return total
+
+
+KERNELS: list[Uniform | Hybrid] = [Hybrid(vocab=VOCAB, replaced=0.2), Uniform(vocab=VOCAB, schedule=Linear())]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_of_the_cavity_posterior_the_integral_is_the_likelihood(
+    table: Table, kernel: Uniform | Hybrid
+) -> None:
+    found = integrated(table, kernel, "cavity", 200)
+    torch.testing.assert_close(found, -table.joint.log(), rtol=0, atol=1e-3)
+    wrong = integrated(table, kernel, "full", 60)
+    assert float((wrong - found).mul(table.joint).sum()) > 0.01
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_estimates_of_the_integral_have_its_mean(table: Table, kernel: Uniform | Hybrid) -> None:
+    """Of a denoiser that knows nothing of time, as a network would not."""
+    frame = table.frames[11]
+    logits = torch.randn(TOKENS, VOCAB, dtype=torch.float64)
+
+    def blind(z: Tensor) -> Tensor:
+        return logits.expand(len(z), -1, -1)
+
+    rows = frame.expand(40_000, -1)
+    found = integrated_bound(blind, rows, kernel, WIDE, draws=3)
+    error = float(found.std()) / math.sqrt(len(found))
+    # Of tokens that are guessed one by one the bound is exact.
+    exact = float(token_nll(logits[None], frame[None]).sum())
+    assert float(found.mean()) == pytest.approx(exact, abs=3.5 * error + 1e-3)
+    narrow = integrated_bound(blind, rows[:500], kernel, RowStreams(torch.arange(500)))
+    assert narrow.isfinite().all()
+
+
+def test_clipping_bounds_the_weight_of_a_token_and_only_that() -> None:
+    kernel = KERNELS[0]
+    logits = torch.randn(3, 1, VOCAB, dtype=torch.float64)
+    tokens, z = torch.zeros(3, 1).long(), torch.tensor([[0], [1], [VOCAB]])
+    t = torch.full((3,), 0.01, dtype=torch.float64)
+    weight = (kernel.rate(t[0]) / marginal(kernel, t[0])[0])[z[:, 0]]
+    assert weight[0] < 2 < weight[1:].min()
+    free, clipped = (time_bound(logits, tokens, z, t, kernel, clip) for clip in (None, 2.0))
+    torch.testing.assert_close(clipped, free * (2 / weight).clamp_max(1))
+    both = time_bound(logits[:2].view(1, 2, VOCAB), tokens[:2].T, z[:2].T, t[:1], kernel, 2.0)
+    torch.testing.assert_close(both[0], clipped[:2].sum())
+
+
+def test_the_loss_is_the_mean_over_a_frames_scored_tokens() -> None:
+    logits, tokens = torch.randn(2, 3, 4, 5), torch.randint(5, (2, 3, 4))
+    scored = torch.rand(2, 3, 4) < 0.5
+    scored[0, 0], scored[0, 1] = False, True
+    noised = Noised(tokens, scored, torch.zeros(2, 3))
+    for smoothing in (0.0, 0.1):
+        found = denoising_loss(logits, tokens, noised, smoothing)
+        logp = logits.log_softmax(-1)
+        hit = logp.gather(-1, tokens[..., None])[..., 0]
+        nats = -(1 - smoothing) * hit - smoothing * logp.mean(-1)
+        assert found.shape == (2, 3) and float(found[0, 0]) == 0
+        for b in range(2):
+            for f in range(3):
+                if scored[b, f].any():
+                    expected = nats[b, f][scored[b, f]].mean()
+                    torch.testing.assert_close(found[b, f], expected)
+    low = denoising_loss(logits.bfloat16(), tokens, noised)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, denoising_loss(logits.bfloat16().float(), tokens, noised))
+
+
+def test_tokens_that_are_not_scored_have_no_gradient_and_may_be_impossible() -> None:
+    logits = torch.randn(1, 3, 5)
+    logits[0, 0, 2] = -torch.inf
+    logits.requires_grad_()
+    tokens = torch.tensor([[2, 2, 2]])
+    scored = torch.tensor([[False, True, False]])
+    loss = denoising_loss(logits, tokens, Noised(tokens, scored, torch.ones(1)))
+    loss.sum().backward()
+    assert loss.isfinite().all() and logits.grad is not None
+    torch.testing.assert_close(loss[0], F.cross_entropy(logits[0, 1:2], tokens[0, 1:2]))
+    assert not logits.grad[0, [0, 2]].isnan().any() and not logits.grad[0, [0, 2]].any()
+
+
+def test_of_uniform_counts_the_loss_times_tokens_is_the_bound(table: Table) -> None:
+    bent, frame = Bent(table, 1.0), table.frames[9]
+    made = Absorbing(vocab=VOCAB, schedule=Linear(), counts="uniform")
+    tokens = frame.expand(40_000, -1)
+    noised = made.corrupt(tokens, WIDE)
+    found = denoising_loss(bent(noised.z), tokens, noised) * TOKENS
+    error = float(found.std()) / math.sqrt(len(found))
+    assert float(found.mean()) == pytest.approx(float(every_draw(bent, frame)), abs=3 * error)
+
+
+def test_bounds_do_not_wait_for_the_device_and_are_each_rows_own(table: Table) -> None:
+    tokens, seeds = table.frames[:6], torch.arange(6)
+    table.table = table.table.float()
+    logits = torch.randn(VOCAB)
+
+    def blind(z: Tensor) -> Tensor:
+        return logits.expand(*z.shape, -1)
+
+    with no_waiting():
+        together = [
+            count_bound(table, tokens, VOCAB, RowStreams(seeds), draws=2),
+            nll_at(table, tokens, VOCAB, (1, 2), RowStreams(seeds)),
+            integrated_bound(blind, tokens, KERNELS[0], RowStreams(seeds), draws=2),
+        ]
+    for i in range(6):
+        row, alone = tokens[i : i + 1], seeds[i : i + 1]
+        assert torch.equal(
+            count_bound(table, row, VOCAB, RowStreams(alone), draws=2), together[0][i : i + 1]
+        )
+        assert torch.equal(
+            nll_at(table, row, VOCAB, (1, 2), RowStreams(alone)), together[1][i : i + 1]
+        )
+        torch.testing.assert_close(
+            integrated_bound(blind, row, KERNELS[0], RowStreams(alone), draws=2),
+            together[2][i : i + 1],
+        )
+    assert number(tokens, VOCAB).tolist() == list(range(6))
