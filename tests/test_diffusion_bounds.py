@@ -189,7 +189,10 @@ def integrated(table: Table, kernel: Uniform | Hybrid, read: str, nodes: int) ->
     return total
 
 
-KERNELS: list[Uniform | Hybrid] = [Hybrid(vocab=VOCAB, replaced=0.2), Uniform(vocab=VOCAB, schedule=Linear())]
+KERNELS: list[Uniform | Hybrid] = [
+    Hybrid(vocab=VOCAB, replaced=0.2),
+    Uniform(vocab=VOCAB, schedule=Linear()),
+]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -144,8 +144,9 @@ def test_steps_are_sums_over_the_posterior(kernel: Kernel, s: float, t: float) -
 def test_visible_tokens_are_carried_over_whatever_the_model_says() -> None:
     law = torch.tensor([[[0.0, 0.3, 0.7]]]).double()
     z = torch.tensor([[0]])
+    s, t = double(0.2, 0.6)
     for step in (mixture_step, plug_in_step):
-        close(step(KERNELS[0], *double(0.2, 0.6), z, law)[0, 0], torch.eye(4)[0].double())
+        close(step(KERNELS[0], s, t, z, law)[0, 0], torch.eye(4)[0].double())
 
 
 Step = Callable[[Kernel, Tensor, Tensor, Tensor, Tensor], Tensor]
