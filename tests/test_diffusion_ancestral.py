@@ -136,6 +136,14 @@ def test_without_strength_remasking_is_ancestral(table: Table) -> None:
         torch.testing.assert_close(matrix, plain, rtol=0, atol=1e-12)
 
 
+def test_ancestral_draws_from_its_law(table: Table) -> None:
+    """In float32 as well, with torch's own numbers."""
+    expected = pushed(MASKS, remasked(table, "rescale", 0.0, 4))
+    table.table = table.table.float()
+    z = sampler("ancestral", TOKENS, VOCAB, 4)(table, torch.full((100_000, TOKENS), VOCAB)).z
+    assert chi_square(frequencies(z, VOCAB) * 1e5, finished(expected, VOCAB, TOKENS)) > 1e-3
+
+
 @pytest.mark.parametrize("rule", ["cap", "rescale", "conf"])
 def test_remasking_draws_from_its_law(table: Table, rule: str) -> None:
     steps = 4

@@ -237,6 +237,21 @@ def test_clipping_bounds_the_weight_of_a_token_and_only_that() -> None:
     torch.testing.assert_close(both[0], clipped[:2].sum())
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_integrand_can_be_trained_on(kernel: Uniform | Hybrid, dtype: torch.dtype) -> None:
+    tokens = torch.randint(VOCAB, (1000, 5, TOKENS))
+    noised = kernel.corrupt(tokens)
+    # Times as near the ends as there are.
+    noised.level[:2] = torch.tensor([1e-4, 1 - 1e-4])[:, None]
+    logits = (9 * torch.randn(*tokens.shape, VOCAB)).to(dtype).requires_grad_()
+    loss = time_bound(logits, tokens, noised.z, noised.level, kernel, clip=10.0)
+    assert loss.shape == tokens.shape[:-1] and loss.dtype == torch.float32
+    loss.mean().backward()
+    assert loss.isfinite().all() and loss.min() > -1e-3
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
 def test_the_loss_is_the_mean_over_a_frames_scored_tokens() -> None:
     logits, tokens = torch.randn(2, 3, 4, 5), torch.randint(5, (2, 3, 4))
     scored = torch.rand(2, 3, 4) < 0.5

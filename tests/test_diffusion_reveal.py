@@ -86,6 +86,25 @@ def test_random_order_draws_its_groups_one_after_the_other(
         assert distance(found, table.joint) < 1e-12
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "draws", "rest"),
+    [
+        ("random", (values, orders), {}),
+        ("event_first", (values,), {"budget": 0.9}),
+        ("entropy_bounded", (values,), {"budget": 0.9}),
+    ],
+)
+def test_samplers_draw_from_their_law(
+    table: Table, name: str, draws: Any, rest: dict[str, Any], steps: int
+) -> None:
+    """In float32 as well, with torch's own numbers."""
+    expected = law(name, table, steps, *draws, **rest)
+    table.table = table.table.float()
+    z = sampler(name, TOKENS, VOCAB, steps, **rest)(table, torch.full((100_000, TOKENS), VOCAB)).z
+    assert chi_square(frequencies(z, VOCAB) * 1e5, expected) > 1e-3
+
+
 def confident(table: Table, noise: float, sizes: tuple[int, ...]) -> Tensor:
     """The law (V^N,) of MaskGIT, in which places win by Gumbel noise: Plackett and Luce's law."""
     z, value, law = states(VOCAB + 1, TOKENS), states(VOCAB, TOKENS), MASKS

@@ -75,6 +75,17 @@ def test_copilot4d_rewrites_what_it_should(table: Table, shape: str, visible: st
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+def test_without_revision_copilot4d_is_maskgit() -> None:
+    logits = torch.randn(8, VOCAB)
+    z0, made = torch.full((50, 8), VOCAB), []
+    for name, rest in (("copilot4d", {"visible": "keep"}), ("confidence", {})):
+        torch.manual_seed(4)
+        drawn = sampler(name, 8, VOCAB, 4, shape="cosine", noise=2.0, **rest)
+        made.append(drawn(lambda z: logits.expand(len(z), -1, -1), z0).trace)
+    for copilot, maskgit in zip(*made, strict=True):
+        assert torch.equal(copilot.z, maskgit.z) and torch.equal(copilot.prob, maskgit.prob)
+
+
 def test_the_noise_of_copilot4d_falls_to_none() -> None:
     """With a lot of it the order is random but in the last call, which shows all anyway."""
     made = sampler("copilot4d", 4, VOCAB, 4, visible="keep", noise=1e6)

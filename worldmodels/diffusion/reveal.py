@@ -21,9 +21,9 @@ from worldmodels.diffusion.schedules import groups
 class Random(Stepwise):
     """Shows a fixed number of places each call, chosen at random.
 
-    With one place a call this draws exactly from the model that the bound is of: no other order
-    of known groups is better on average. It is the first-hitting sampler (arXiv 2409.02908)
-    with its times left out, as the denoiser does not read them. shape: see `groups`.
+    With one place a call, all that is drawn is as likely as the denoiser makes it, and a perfect
+    one draws from the data. It is the first-hitting sampler (arXiv 2409.02908) with its times left
+    out, as the denoiser does not read them. shape: see `groups`.
     Raises ValueError for more steps than tokens.
     """
 
@@ -71,7 +71,7 @@ class _Bounded(Stepwise):
 
     def __init__(self, *, budget: float = 0.2, **rest: Any) -> None:
         super().__init__(**rest)
-        groups(self.tokens, self.steps, "linear")
+        groups(self.tokens, self.steps, "linear")  # for its check alone
         self.budget = budget
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
