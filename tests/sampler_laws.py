@@ -21,8 +21,6 @@ Cases = tuple[Tensor, Tensor]
 Draw = Callable[[Tensor, Tensor], Cases]
 """The cases of one draw, of states (S,N) and log-probabilities (S,N,V)."""
 
-SETTINGS: dict[str, dict[str, Any]] = {name: {} for name in SAMPLERS if name != "reverse"}
-
 
 def sampler(name: str, tokens: int, vocab: int, steps: int, **rest: Any) -> Any:
     """A sampler by its name."""

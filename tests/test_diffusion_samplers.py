@@ -216,6 +216,7 @@ def test_settings_without_a_sense_are_refused(
         ("copilot4d", {"visible": "both"}, "resample, keep"),
         ("copilot4d", {"shape": "both"}, "linear, cosine, copilot"),
         ("reverse", {"kernel": NOISE["uniform"], "form": "both"}, "mixture, plug_in"),
+        ("event_first", {"budget": -0.1}, "at least 0"),
         ("gibbs", {"sweeps": 0}, "sweeps must be at least 1"),
     ],
 )

@@ -21,10 +21,9 @@ from worldmodels.diffusion.schedules import groups
 class Random(Stepwise):
     """Shows a fixed number of places each call, chosen at random.
 
-    With one place a call, all that is drawn is as likely as the denoiser makes it, and a perfect
-    one draws from the data. It is the first-hitting sampler (arXiv 2409.02908) with its times left
-    out, as the denoiser does not read them. shape: see `groups`.
-    Raises ValueError for more steps than tokens.
+    With one place a call, a perfect denoiser draws exactly from the data. It is the first-hitting
+    sampler (arXiv 2409.02908) with its times left out, as the denoiser does not read them. shape:
+    see `groups`. Raises ValueError for more steps than tokens.
     """
 
     def __init__(self, *, shape: str = "linear", **rest: Any) -> None:
@@ -65,13 +64,15 @@ class _Bounded(Stepwise):
 
     Drawing a set of places at once neglects how they depend on each other, which is at most the
     sum of their entropies but for the largest. Rows that are complete wait for the others; the
-    last call shows whatever is left. budget is at least 0. Raises ValueError for more steps than
-    tokens.
+    last call shows whatever is left, at whatever cost. Raises ValueError for a budget below 0, or
+    for more steps than tokens.
     """
 
     def __init__(self, *, budget: float = 0.2, **rest: Any) -> None:
         super().__init__(**rest)
         groups(self.tokens, self.steps, "linear")  # for its check alone
+        if budget < 0:
+            raise ValueError(f"a budget of nats must be at least 0, not {budget}")
         self.budget = budget
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
