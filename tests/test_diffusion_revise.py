@@ -176,16 +176,24 @@ def test_a_planner_picks_the_places_that_are_drawn_anew(table: Table) -> None:
     def unsure(z: Tensor) -> Tensor:
         return torch.tensor([0.1, 0.3, 0.6]).double().expand(z.shape)
 
-    first = sampler("planned", TOKENS, VOCAB, 3, finish=1.0)(
-        lambda z: torch.tensor([-torch.inf, -torch.inf, 0.0]).expand(*z.shape, -1),
-        torch.zeros(60_000, TOKENS).long(),
-        WIDE,
-        plan=unsure,
-    ).trace[0]
+    asked: list[Tensor] = []
+
+    def two(z: Tensor) -> Tensor:
+        asked.append(z)
+        return torch.tensor([-torch.inf, -torch.inf, 0.0]).expand(*z.shape, -1)
+
+    zeros = torch.zeros(60_000, TOKENS).long()
+    made = sampler("planned", TOKENS, VOCAB, 3, finish=1.0)
+    first = made(two, zeros, WIDE, plan=unsure).trace[0]
     picked = (first.z == 2).double()
     assert (picked.sum(-1) == 1).all()
     law = torch.tensor([0.1, 0.3, 0.6]).double()
     assert chi_square(picked.sum(0), law) > 1e-3
+    # The denoiser sees none of those picked, and the others as often as they are no noise.
+    hidden, other = asked[0] == VOCAB, first.z != 2
+    assert hidden[~other].all()
+    share = (hidden & other).double().sum(0) / other.double().sum(0)
+    torch.testing.assert_close(share, law, rtol=0, atol=0.012)
 
 
 def test_planned_cleans_uniform_noise() -> None:
