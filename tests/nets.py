@@ -20,6 +20,8 @@ from runners.settings.policies import ACTOR_CRITICS
 from runners.settings.tokenizers import TOKENIZERS
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.dynamics.blocks import BlockMemory
+from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.parallel import Parallel
 from worldmodels.dynamics.sequence import Memory
 from worldmodels.protocols import State
@@ -157,7 +159,7 @@ def tokens_of(batch: Batch, seed: int = 3) -> Tensor:
     return F.pad(tokens, (0, 0, 1, 0))
 
 
-def shown(moment: State | Memory) -> Tensor:
+def shown(moment: State | Memory | BlockMemory) -> Tensor:
     """The frame of an imagined moment that has one."""
     assert moment.obs is not None
     return moment.obs
@@ -217,7 +219,7 @@ def no_waiting() -> Iterator[None]:
 
 
 @contextmanager
-def heard(net: Autoregressive | Parallel) -> Iterator[dict[str, list[Tensor]]]:
+def heard(net: Autoregressive | Diffusion | Parallel) -> Iterator[dict[str, list[Tensor]]]:
     """What the heads say while inside."""
     said: dict[str, list[Tensor]] = {"token_head": [], "reward_head": [], "end_head": []}
     hooks = [
@@ -229,7 +231,9 @@ def heard(net: Autoregressive | Parallel) -> Iterator[dict[str, list[Tensor]]]:
         hook.remove()
 
 
-def scored(net: Autoregressive | Parallel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+def scored(
+    net: Autoregressive | Diffusion | Parallel, batch: Batch, tokens: Tensor
+) -> dict[str, Tensor]:
     """The logits that loss() trains: tokens (B,T,K,V), rewards and ends (B,T,size)."""
     with heard(net) as said:
         net.loss(batch, tokens)

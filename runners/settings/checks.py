@@ -9,12 +9,6 @@ from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
 from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
-from runners.settings.dynamics import (
-    BlindLayoutSettings,
-    FrameLayoutSettings,
-    TokenLayoutSettings,
-    TransformerSettings,
-)
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import (
     ACTOR_CRITICS,
@@ -29,6 +23,12 @@ from runners.settings.quantizers import (
     QuantizerSettings,
 )
 from runners.settings.tokenizers import AutoencoderSettings, DeltaVqSettings, TokenizerSettings
+from runners.settings.transformers import (
+    BlindLayoutSettings,
+    FrameLayoutSettings,
+    TokenLayoutSettings,
+    TransformerSettings,
+)
 
 MOST_CODES = 65_536
 

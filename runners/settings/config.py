@@ -7,12 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from runners.settings.base import Settings, Variants
-from runners.settings.dynamics import (
-    DYNAMICS,
-    AutoregressiveSettings,
-    DynamicsSettings,
-    TransformerSettings,
-)
+from runners.settings.dynamics import DYNAMICS, AutoregressiveSettings
 from runners.settings.environments import SUITES, CrafterSettings, EnvSettings
 from runners.settings.phases import PhasesSettings
 from runners.settings.policies import (
@@ -22,6 +17,7 @@ from runners.settings.policies import (
     CnnLstmSettings,
 )
 from runners.settings.tokenizers import TOKENIZERS, DeltaVqSettings, TokenizerSettings
+from runners.settings.transformers import DynamicsSettings, TransformerSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 

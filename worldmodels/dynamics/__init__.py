@@ -1,6 +1,7 @@
 """Dynamics by the name that `agent.dynamics.kind` selects."""
 
 from worldmodels.dynamics.autoregressive import Autoregressive
+from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.parallel import Parallel
 
-DYNAMICS = {"autoregressive": Autoregressive, "parallel": Parallel}
+DYNAMICS = {"autoregressive": Autoregressive, "diffusion": Diffusion, "parallel": Parallel}

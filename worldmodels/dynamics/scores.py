@@ -53,16 +53,37 @@ def step_loss(
     logits (B,T,K,V); rew_logits (B,T,R); end_logits (B,T,2). A truncated step is no end: its
     label is False.
     """
-    weight = batch.valid.float() / batch.valid.sum().clamp_min(1)
     logits = logits.float()
     scores = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+    return weigh(
+        batch,
+        token=scores.view(tokens.shape).mean(-1),
+        hits=(logits.argmax(-1) == tokens).float().mean(-1),
+        rew_logits=rew_logits,
+        end_logits=end_logits,
+        reward=reward,
+        weights=weights,
+    )
+
+
+def weigh(
+    batch: Batch,
+    *,
+    token: Tensor,
+    hits: Tensor,
+    rew_logits: Tensor,
+    end_logits: Tensor,
+    reward: RewardTarget,
+    weights: Weights,
+) -> Loss:
+    """The same where what each step's tokens cost, (B,T), and the share guessed is known."""
+    weight = batch.valid.float() / batch.valid.sum().clamp_min(1)
     end = F.cross_entropy(
         end_logits.float().flatten(0, 1), batch.end.flatten().long(), reduction="none"
     )
-    hits = (logits.argmax(-1) == tokens).float().mean(-1)
     right = reward.right(rew_logits, batch.rew)
     parts = {
-        "obs_ce": (scores.view(tokens.shape).mean(-1) * weight).sum(),
+        "obs_ce": (token * weight).sum(),
         "reward_loss": (reward.loss(rew_logits, batch.rew) * weight).sum(),
         "end_loss": (end.view_as(weight) * weight).sum(),
     }

@@ -36,7 +36,7 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     """All positions (B,L,D) of a batch, and which of them are real (B,L)."""
     seen = batch.seen
     shown = layout.whole or layout.look_size > 0
-    root = layout.root(batch.obs[:, 0] if shown else _first(batch), tokens[:, 0])
+    root = layout.root(batch.obs[:, 0] if shown else first_frame(batch), tokens[:, 0])
     steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), layout.look(batch.obs[:, 1:]))
     x = torch.cat([s.to(root.dtype) for s in steps], 2)
     # Tokens that show a frame do so also before the first valid step.
@@ -54,7 +54,7 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     return torch.where(here[..., None], root, x), real | here
 
 
-def _first(batch: Batch) -> Tensor:
+def first_frame(batch: Batch) -> Tensor:
     """The first real frame (B,H,W,C) of each row."""
     rows = torch.arange(len(batch.obs), device=batch.obs.device)
     return batch.obs[rows, batch.seen.long().argmax(1)]

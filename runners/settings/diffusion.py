@@ -1,0 +1,110 @@
+"""Settings of the diffusion dynamics: backbone, noise, sampler, what is learned of each row."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from runners.settings.base import Settings, Variants
+from runners.settings.transformers import TransformerSettings
+
+
+class BackboneSettings(Settings):
+    """What all backbones have."""
+
+    kind: str = Field(description="how blocks attend to each other")
+
+
+class BlockSettings(BackboneSettings):
+    """One attention over all slots of a frame and of those before it."""
+
+    kind: Literal["block"] = Field("block", description="how blocks attend to each other")
+
+
+BACKBONES: dict[str, type[BackboneSettings]] = {"block": BlockSettings}
+
+
+class ProcessSettings(Settings):
+    """What all corruption processes have."""
+
+    kind: str = Field(description="what noise is")
+
+
+class ScheduleSettings(Settings):
+    """What all schedules have."""
+
+    kind: str = Field(description="how fast noise grows with time")
+
+
+class LinearSettings(ScheduleSettings):
+    """As many tokens meet noise at any time."""
+
+    kind: Literal["linear"] = Field("linear", description="how fast noise grows with time")
+
+
+SCHEDULES: dict[str, type[ScheduleSettings]] = {"linear": LinearSettings}
+
+
+class AbsorbingSettings(ProcessSettings):
+    """Tokens are masked."""
+
+    kind: Literal["absorbing"] = Field("absorbing", description="what noise is")
+    counts: Literal["cosine", "uniform"] = Field(
+        "cosine", description="how many tokens are masked: often many (cosine), or any number"
+    )
+    schedule: Annotated[SerializeAsAny[ScheduleSettings], Variants("kind", SCHEDULES)] = Field(
+        LinearSettings(), description="for samplers that go by time"
+    )
+
+
+PROCESSES: dict[str, type[ProcessSettings]] = {"absorbing": AbsorbingSettings}
+
+
+class SamplerSettings(Settings):
+    """What all samplers have."""
+
+    kind: str = Field(description="how noise becomes a frame")
+    steps: int = Field(4, ge=1, le=1024, description="calls of the denoiser for a frame")
+
+
+class RandomSettings(SamplerSettings):
+    """Tokens are revealed in random order."""
+
+    kind: Literal["random"] = Field("random", description="how noise becomes a frame")
+
+
+SAMPLERS: dict[str, type[SamplerSettings]] = {"random": RandomSettings}
+
+
+class ObjectivesSettings(Settings):
+    """What the denoiser learns of a row of the batch; shares, up to a factor."""
+
+    clean: float = Field(0.85, ge=0, description="share of rows whose past is told as it was")
+    corrupted: float = Field(0.15, ge=0, description="share of rows with wrong tokens in the past")
+    alone: float = Field(0.0, ge=0, description="share of rows without past and action")
+    noise: float = Field(0.1, ge=0, le=1, description="most tokens replaced in a corrupted past")
+
+
+class DiffusionSettings(TransformerSettings):
+    """A denoiser of all tokens of a frame together, given the frames before it."""
+
+    kind: Literal["diffusion"] = Field("diffusion", description="which dynamics model")
+    backbone: Annotated[SerializeAsAny[BackboneSettings], Variants("kind", BACKBONES)] = Field(
+        BlockSettings(), description="how blocks attend to each other"
+    )
+    process: Annotated[SerializeAsAny[ProcessSettings], Variants("kind", PROCESSES)] = Field(
+        AbsorbingSettings(), description="what noise is"
+    )
+    sampler: Annotated[SerializeAsAny[SamplerSettings], Variants("kind", SAMPLERS)] = Field(
+        RandomSettings(), description="how noise becomes a frame"
+    )
+    objectives: ObjectivesSettings = Field(
+        ObjectivesSettings(), description="what the denoiser learns of a row"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of a label spread over all tokens"
+    )
+    guidance: float = Field(
+        0.0, ge=-1, le=10, description="how far dreams exaggerate what the past says; 0 not at all"
+    )

@@ -1,0 +1,130 @@
+"""Backbones by the name that `agent.dynamics.backbone.kind` selects.
+
+Axes as in branches.py: B batch, F blocks of the past, n blocks newly read, S slots of a block,
+M branches, P slots of a branch, D width, h heads, d = D/h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.nets.branches import (
+    BLOCKWISE,
+    Attention,
+    Backbone,
+    Past,
+    Perceptron,
+    Turn,
+    attend_branches,
+    no_past,
+    turns,
+)
+from worldmodels.nets.transformer import attend
+
+
+class Layer(nn.Module):
+    """One attention over all slots of all blocks, then a perceptron."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention, self.perceptron = Attention(dim, heads), Perceptron(dim)
+
+    def read(
+        self, x: Tensor, past: Past, layer: int, mask: Tensor, turn: Turn, drop: float
+    ) -> Tensor:
+        """x (B,n,S,D) as the newest blocks of the past, in which this is that layer."""
+        q, k, v = self.attention.ask(x, BLOCKWISE, turn)
+        past.write(layer, k, v)
+        keys, values = (held.flatten(2, 3) for held in past.held(layer))
+        y = attend(q.flatten(2, 3), keys, values, mask, drop)
+        y = y.unflatten(2, x.shape[1:3]).permute(0, 2, 3, 1, 4)
+        return self.perceptron(self.attention.add(x, y, drop), drop)
+
+    def keep(self, x: Tensor, past: Past, layer: int, turn: Turn) -> None:
+        """Only write the keys and values of x (B,n,S,D), for branches."""
+        _, k, v = self.attention.ask(x, BLOCKWISE, turn)
+        past.write(layer, k, v)
+
+    def branch(
+        self, x: Tensor, past: Past, layer: int, mask: Tensor, turn: Turn, drop: float
+    ) -> Tensor:
+        """Branches x (B,M,P,D) off the past."""
+        q, k, v = self.attention.ask(x, BLOCKWISE, turn)
+        keys, values = (held.flatten(2, 3) for held in past.held(layer))
+        y = attend_branches(q, k, v, (keys, values), mask, drop).permute(0, 2, 3, 1, 4)
+        return self.perceptron(self.attention.add(x, y, drop), drop)
+
+
+def layers_of(modules: nn.ModuleList) -> list[Layer]:
+    """The same, typed."""
+    return [module for module in modules if isinstance(module, Layer)]
+
+
+class Blocks(nn.Module):
+    """Every slot attends to all slots of its block and of those before: one block-causal mask."""
+
+    def __init__(self, *, dim: int, layers: int, heads: int, slots: int) -> None:
+        super().__init__()
+        self.heads, self.slots = heads, slots
+        self.layers = nn.ModuleList(Layer(dim, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def empty(self, rows: int, capacity: int) -> Past:
+        """A past without blocks; keys (B,h,capacity,S,d)."""
+        weight = self.norm.weight
+        shape = (rows, self.heads, capacity, self.slots, len(weight) // self.heads)
+        return no_past(weight, layers=len(self.layers), shape=shape, axis=2)
+
+    def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
+        """Append blocks x (B,n,S,D), and return their features (B,n,S,D)."""
+        past = past.grown(seen)
+        mask, turn = block_mask(past, x), self._turn(newest(past, x))
+        for i, layer in enumerate(layers_of(self.layers)):
+            x = layer.read(x, past, i, mask, turn, drop)
+        return past, self.norm(x)
+
+    def branch(
+        self,
+        past: Past,
+        x: Tensor,
+        *,
+        place: Tensor,
+        sight: Tensor,
+        before: Tensor,
+        drop: float = 0.0,
+    ) -> Tensor:
+        """Features (B,M,P,D) of branches x, which look at the past itself, not at `before`."""
+        mask, turn = branch_mask(sight, self.slots), self._turn(place)
+        for i, layer in enumerate(layers_of(self.layers)):
+            x = layer.branch(x, past, i, mask, turn, drop)
+        out: Tensor = self.norm(x)
+        return out
+
+    def _turn(self, place: Tensor) -> Turn:
+        """All slots of a block are turned alike."""
+        cos, sin = turns(place, len(self.norm.weight) // self.heads)
+        return cos[:, None], sin[:, None]
+
+
+def newest(past: Past, x: Tensor) -> Tensor:
+    """Places (n,) of blocks x (B,n,S,D), the newest of a past."""
+    return torch.arange(past.filled - x.shape[1], past.filled, device=x.device)
+
+
+def block_mask(past: Past, x: Tensor) -> Tensor:
+    """(B,1,n*S,F*S) bool: what each slot of the newest blocks x (B,n,S,D) sees."""
+    new, slots = x.shape[1:3]
+    mask = past.order(new)[:, None, :, None, :, None]
+    mask = mask.expand(-1, -1, -1, slots, -1, slots)
+    return mask.flatten(4, 5).flatten(2, 3)
+
+
+def branch_mask(sight: Tensor, slots: int) -> Tensor:
+    """(B,1,M,1,F*S) bool: what each branch sees of the past, from sight (B,M,F)."""
+    return sight[..., None].expand(-1, -1, -1, slots).flatten(2)[:, None, :, None]
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {"block": Blocks}
