@@ -29,6 +29,8 @@ from worldmodels.tokenizers.delta_vq import DeltaVQ
 
 NUM_ACTIONS = 5
 
+Net = Autoregressive | Diffusion | Parallel
+
 # One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
 _CONV = "patch=8 groups=4 mult=[1] down=[1]"
 _CODEBOOK = "size=16 dim=8"
@@ -219,7 +221,7 @@ def no_waiting() -> Iterator[None]:
 
 
 @contextmanager
-def heard(net: Autoregressive | Diffusion | Parallel) -> Iterator[dict[str, list[Tensor]]]:
+def heard(net: Net) -> Iterator[dict[str, list[Tensor]]]:
     """What the heads say while inside."""
     said: dict[str, list[Tensor]] = {"token_head": [], "reward_head": [], "end_head": []}
     hooks = [

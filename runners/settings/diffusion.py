@@ -22,7 +22,24 @@ class BlockSettings(BackboneSettings):
     kind: Literal["block"] = Field("block", description="how blocks attend to each other")
 
 
-BACKBONES: dict[str, type[BackboneSettings]] = {"block": BlockSettings}
+class SpaceTimeSettings(BackboneSettings):
+    """Attention within a frame, then of each slot to its own past."""
+
+    kind: Literal["st"] = Field("st", description="how blocks attend to each other")
+
+
+class TrunkHeadSettings(BackboneSettings):
+    """As block for finished frames, and a small head for the calls of the denoiser."""
+
+    kind: Literal["trunk_head"] = Field("trunk_head", description="how blocks attend to each other")
+    head: int = Field(2, ge=1, le=64, description="layers of the head, beside those of the trunk")
+
+
+BACKBONES: dict[str, type[BackboneSettings]] = {
+    "block": BlockSettings,
+    "st": SpaceTimeSettings,
+    "trunk_head": TrunkHeadSettings,
+}
 
 
 class ProcessSettings(Settings):

@@ -1,4 +1,5 @@
-"""Backbones by the name that `agent.dynamics.backbone.kind` selects.
+"""Backbones with one attention over all slots, and the table that
+`agent.dynamics.backbone.kind` selects from.
 
 Axes as in branches.py: B batch, F blocks of the past, n blocks newly read, S slots of a block,
 M branches, P slots of a branch, D width, h heads, d = D/h.
@@ -7,6 +8,7 @@ M branches, P slots of a branch, D width, h heads, d = D/h.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from worldmodels.nets.branches import (
     no_past,
     turns,
 )
+from worldmodels.nets.space_time import SpaceTime
 from worldmodels.nets.transformer import attend
 
 
@@ -81,7 +84,7 @@ class Blocks(nn.Module):
     def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
         """Append blocks x (B,n,S,D), and return their features (B,n,S,D)."""
         past = past.grown(seen)
-        mask, turn = block_mask(past, x), self._turn(newest(past, x))
+        mask, turn = block_mask(past, x), self.turn(newest(past, x))
         for i, layer in enumerate(layers_of(self.layers)):
             x = layer.read(x, past, i, mask, turn, drop)
         return past, self.norm(x)
@@ -97,14 +100,14 @@ class Blocks(nn.Module):
         drop: float = 0.0,
     ) -> Tensor:
         """Features (B,M,P,D) of branches x, which look at the past itself, not at `before`."""
-        mask, turn = branch_mask(sight, self.slots), self._turn(place)
+        mask, turn = branch_mask(sight, self.slots), self.turn(place)
         for i, layer in enumerate(layers_of(self.layers)):
             x = layer.branch(x, past, i, mask, turn, drop)
         out: Tensor = self.norm(x)
         return out
 
-    def _turn(self, place: Tensor) -> Turn:
-        """All slots of a block are turned alike."""
+    def turn(self, place: Tensor) -> Turn:
+        """What all slots of blocks at places (n,) are turned by."""
         cos, sin = turns(place, len(self.norm.weight) // self.heads)
         return cos[:, None], sin[:, None]
 
@@ -127,4 +130,60 @@ def branch_mask(sight: Tensor, slots: int) -> Tensor:
     return sight[..., None].expand(-1, -1, -1, slots).flatten(2)[:, None, :, None]
 
 
-BACKBONES: dict[str, Callable[..., Backbone]] = {"block": Blocks}
+class TrunkHead(nn.Module):
+    """A trunk that reads each finished block once, and a small head that branches run through.
+
+    `layers` layers of the trunk are as those of Blocks, and branches never enter them. The `head`
+    layers see, of the past, what the trunk made of it; their own slots begin with what the trunk
+    made of the same slots of the block before. So only the head's cost is paid at every call.
+    EMERALD (arXiv 2507.04075) and GIT-STORM (arXiv 2410.07836) also split so, but their heads see
+    one state of the past.
+    """
+
+    def __init__(self, *, dim: int, layers: int, heads: int, slots: int, head: int) -> None:
+        super().__init__()
+        self.trunk = Blocks(dim=dim, layers=layers, heads=heads, slots=slots)
+        self.inject = nn.Linear(dim, dim)
+        self.head = nn.ModuleList(Layer(dim, heads) for _ in range(head))
+        self.norm = nn.LayerNorm(dim)
+
+    def empty(self, rows: int, capacity: int) -> Past:
+        """A past without blocks; keys (B,h,capacity,S,d), first the trunk's, then the head's."""
+        own = self.trunk.empty(rows, capacity)
+        other = no_past(
+            self.norm.weight, layers=len(self.head), shape=tuple(own.keys[0].shape), axis=own.axis
+        )
+        return replace(own, keys=own.keys + other.keys, values=own.values + other.values)
+
+    def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
+        """Append blocks x (B,n,S,D), and return the trunk's features (B,n,S,D)."""
+        past, feats = self.trunk.read(past, x, seen, drop)
+        turn = self.trunk.turn(newest(past, x))
+        for i, layer in enumerate(layers_of(self.head), len(self.trunk.layers)):
+            layer.keep(feats, past, i, turn)
+        return past, feats
+
+    def branch(
+        self,
+        past: Past,
+        x: Tensor,
+        *,
+        place: Tensor,
+        sight: Tensor,
+        before: Tensor,
+        drop: float = 0.0,
+    ) -> Tensor:
+        """The head's features (B,M,P,D) of branches x."""
+        x = x + self.inject(before)
+        mask, turn = branch_mask(sight, self.trunk.slots), self.trunk.turn(place)
+        for i, layer in enumerate(layers_of(self.head), len(self.trunk.layers)):
+            x = layer.branch(x, past, i, mask, turn, drop)
+        out: Tensor = self.norm(x)
+        return out
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "block": Blocks,
+    "st": SpaceTime,
+    "trunk_head": TrunkHead,
+}
