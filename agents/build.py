@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,18 +17,12 @@ from worldmodels.diffusion.schedules import SCHEDULES
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.nets.backbones import BACKBONES
+from worldmodels.protocols import Layout
 from worldmodels.quantizers import QUANTIZERS
 from worldmodels.tokenizers import TOKENIZERS
 from worldmodels.world_model import WorldModel
 
 Settings = Mapping[str, Any]
-
-DYNAMICS_PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "backbone": BACKBONES,
-    "process": PROCESSES,
-    "sampler": SAMPLERS,
-}
-"""What a dynamics may be made of, by the name of the setting; it knows the sizes of its parts."""
 
 
 def make(table: Mapping[str, Callable[..., Any]], settings: Settings, /, **sizes: Any) -> Any:
@@ -37,24 +30,11 @@ def make(table: Mapping[str, Callable[..., Any]], settings: Settings, /, **sizes
 
     Raises ValueError, naming the choices, for an unknown kind.
     """
-    entry, arguments = _entry(table, settings)
-    return entry(**arguments, **sizes)
-
-
-def part(table: Mapping[str, Callable[..., Any]], settings: Settings) -> Callable[..., Any]:
-    """The same entry, to be built by what it is a part of, which knows its sizes."""
-    entry, arguments = _entry(table, settings)
-    return functools.partial(entry, **arguments)
-
-
-def _entry(
-    table: Mapping[str, Callable[..., Any]], settings: Settings
-) -> tuple[Callable[..., Any], dict[str, Any]]:
     arguments = dict(settings)
     kind = arguments.pop("kind")
     if kind not in table:
         raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(sorted(table))}")
-    return table[kind], arguments
+    return table[kind](**arguments, **sizes)
 
 
 def build_agent(settings: Settings, env: EnvSpec) -> Agent:
@@ -77,11 +57,9 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         tokens=tokenizer.tokens,
         num_actions=env.act.n,
     )
-    if "schedule" in (process := dynamics_settings.get("process", {})):
-        schedule = make(SCHEDULES, process["schedule"])
-        dynamics_settings["process"] = process | {"schedule": schedule}
-    for name in DYNAMICS_PARTS.keys() & dynamics_settings.keys():
-        dynamics_settings[name] = part(DYNAMICS_PARTS[name], dynamics_settings[name])
+    if "process" in dynamics_settings:
+        dynamics_settings |= denoiser_parts(dynamics_settings, layout, tokenizer.vocab)
+        del dynamics_settings["layers"]
     dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
     behaviour = settings["behaviour"]
     view = VIEWS[settings["view"]](obs_shape=env.obs_shape, context=behaviour["context"])
@@ -106,3 +84,30 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},
     )
+
+
+def denoiser_parts(settings: Settings, layout: Layout, vocab: int) -> dict[str, Any]:
+    """What a diffusion dynamics of these settings is made of, by the names of the settings."""
+    process = make(PROCESSES, scheduled(settings["process"]), vocab=vocab)
+    sampler = scheduled(settings["sampler"])
+    # The only sampler that asks what the noise is; the others know masks.
+    known = {"kernel": process} if sampler["kind"] == "reverse" else {}
+    sizes = {"dim": settings["width"], "slots": layout.stride + 1}
+    return {
+        "process": process,
+        "sampler": make(SAMPLERS, sampler, tokens=layout.tokens, vocab=vocab, **known),
+        "backbone": make(
+            BACKBONES,
+            settings["backbone"],
+            layers=settings["layers"],
+            heads=settings["heads"],
+            **sizes,
+        ),
+    }
+
+
+def scheduled(settings: Settings) -> Settings:
+    """The same with the schedule that they name, if they do."""
+    if "schedule" not in settings:
+        return settings
+    return {**settings, "schedule": SCHEDULES[settings["schedule"]]()}

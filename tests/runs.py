@@ -59,6 +59,16 @@ _AGENTS = {
         "dynamics": "dropout=0.1",
         "actor_critic": "width=16 layers=1 heads=2 mlp=32",
     },
+    "diffusion": {
+        "tokenizer": _FRAME_TOKENS,
+        "dynamics": "dropout=0.1 sampler.steps=2",
+        "actor_critic": "width=16 layers=1 heads=2 mlp=32",
+    },
+    "copilot4d": {
+        "tokenizer": _FRAME_TOKENS,
+        "dynamics": "dropout=0.1 sampler.steps=2",
+        "actor_critic": "width=16 layers=1 heads=2 mlp=32",
+    },
 }
 _GAMES = {
     # Real Crafter, its episodes cut at 12 steps.

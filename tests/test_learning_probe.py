@@ -48,6 +48,8 @@ OWN = {
     "delta_iris_tokens": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
     "iris": ["agent.actor_critic.hidden=64", *FRAME_TOKENS],
     "dart": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
+    "diffusion": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
+    "copilot4d": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
     "rem": ["agent.actor_critic.width=64", "agent.actor_critic.mlp=128", *FRAME_TOKENS],
 }
 

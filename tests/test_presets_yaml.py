@@ -165,6 +165,42 @@ def test_tiny_rem_is_tiny_dart_that_imagines_all_tokens_at_once(env: str) -> Non
     assert rem == dart | {"dynamics": dart["dynamics"] | {"kind": "parallel"}}
 
 
+@pytest.mark.parametrize("env", ["atari", "crafter"])
+@pytest.mark.parametrize("size", ["paper", "tiny"])
+def test_diffusion_is_dart_with_another_world_model(env: str, size: str) -> None:
+    ours, dart = (
+        load([f"env={env}", f"size={size}", f"agent={a}"]).config.agent.model_dump()
+        for a in ("diffusion", "dart")
+    )
+    for key in ("tokenizer", "view", "actor_critic"):
+        assert ours[key] == dart[key]
+    assert ours["dynamics"]["reward"] == dart["dynamics"]["reward"]
+    assert ours["dynamics"]["kind"] == "diffusion"
+    # A dream, with the real past before it, is no longer than what the world model trains on.
+    behaviour, frames = ours["behaviour"], ours["phases"]["world_model"]["frames"]
+    assert behaviour["model_context"] + behaviour["horizon"] + 1 <= frames
+
+
+def test_the_presets_of_diffusion_have_the_numbers_that_they_tell() -> None:
+    ours, copilot = (
+        load(["env=atari", "size=paper", f"agent={a}"]).config.agent.model_dump()["dynamics"]
+        for a in ("diffusion", "copilot4d")
+    )
+    keys = ("width", "layers", "heads", "label_smoothing", "guidance")
+    assert [ours[key] for key in keys] == [384, 4, 6, 0.0, 0.0]
+    assert [copilot[key] for key in keys] == [384, 8, 6, 0.1, 1.0]
+    assert ours["backbone"] == {"kind": "trunk_head", "head": 3}
+    assert copilot["backbone"] == {"kind": "st"}
+    assert [ours[part]["kind"] for part in ("process", "sampler")] == ["absorbing", "random"]
+    assert [copilot[part]["kind"] for part in ("process", "sampler")] == ["copilot4d"] * 2
+    steps = ("steps", "temperature", "top_k")
+    assert [ours["sampler"][key] for key in steps] == [4, 1.0, None]
+    assert [copilot["sampler"][key] for key in steps] == [10, 1.0, 3]
+    shares = ("clean", "corrupted", "alone")
+    assert [ours["objectives"][key] for key in shares] == [0.85, 0.15, 0.0]
+    assert [copilot["objectives"][key] for key in shares] == [0.5, 0.4, 0.1]
+
+
 def test_delta_iris_tokens_is_delta_iris_that_looks_once_and_knows() -> None:
     for env, size in product(("atari", "crafter"), ("paper", "tiny")):
         words = [f"env={env}", f"size={size}"]

@@ -152,7 +152,10 @@ def test_an_unknown_key_names_the_nearest(word: str, help_: str) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["agent.dynamics.kind=serial"], "input should be 'autoregressive' or 'parallel'"),
+        (
+            ["agent.dynamics.kind=serial"],
+            "input should be 'autoregressive' or 'diffusion' or 'parallel'",
+        ),
         (["env=atari", "env.game=brekout"], "did you mean: breakout"),
         (["seed=1.5"], "seed=1.5 (command line): input should be a valid integer"),
         (["seed=-1"], "greater than or equal to 0"),

@@ -9,6 +9,8 @@ from runners.settings.base import Settings
 from runners.settings.build import dotted, fields
 from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
+from runners.settings.diffusion import DiffusionSettings
+from runners.settings.diffusion_checks import check_diffusion
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import (
     ACTOR_CRITICS,
@@ -52,6 +54,8 @@ def check(config: Config) -> Iterator[str]:
     yield from _latent(config.agent)
     yield from _transformer(config)
     yield from _schedule(config)
+    if isinstance(config.agent.dynamics, DiffusionSettings):
+        yield from check_diffusion(config.agent.dynamics, config.agent.tokenizer)
 
 
 def _groups(settings: Settings, at: str) -> Iterator[tuple[str, Settings]]:

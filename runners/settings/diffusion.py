@@ -1,4 +1,4 @@
-"""Settings of the diffusion dynamics: backbone, noise, sampler, what is learned of each row."""
+"""Settings of the diffusion dynamics: its net, and what the net learns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from runners.settings.base import Settings, Variants
+from runners.settings.noise import (
+    PROCESSES,
+    SAMPLERS,
+    AbsorbingSettings,
+    ProcessSettings,
+    RandomSettings,
+    SamplerSettings,
+)
 from runners.settings.transformers import TransformerSettings
 
 
@@ -42,58 +50,6 @@ BACKBONES: dict[str, type[BackboneSettings]] = {
 }
 
 
-class ProcessSettings(Settings):
-    """What all corruption processes have."""
-
-    kind: str = Field(description="what noise is")
-
-
-class ScheduleSettings(Settings):
-    """What all schedules have."""
-
-    kind: str = Field(description="how fast noise grows with time")
-
-
-class LinearSettings(ScheduleSettings):
-    """As many tokens meet noise at any time."""
-
-    kind: Literal["linear"] = Field("linear", description="how fast noise grows with time")
-
-
-SCHEDULES: dict[str, type[ScheduleSettings]] = {"linear": LinearSettings}
-
-
-class AbsorbingSettings(ProcessSettings):
-    """Tokens are masked."""
-
-    kind: Literal["absorbing"] = Field("absorbing", description="what noise is")
-    counts: Literal["cosine", "uniform"] = Field(
-        "cosine", description="how many tokens are masked: often many (cosine), or any number"
-    )
-    schedule: Annotated[SerializeAsAny[ScheduleSettings], Variants("kind", SCHEDULES)] = Field(
-        LinearSettings(), description="for samplers that go by time"
-    )
-
-
-PROCESSES: dict[str, type[ProcessSettings]] = {"absorbing": AbsorbingSettings}
-
-
-class SamplerSettings(Settings):
-    """What all samplers have."""
-
-    kind: str = Field(description="how noise becomes a frame")
-    steps: int = Field(4, ge=1, le=1024, description="calls of the denoiser for a frame")
-
-
-class RandomSettings(SamplerSettings):
-    """Tokens are revealed in random order."""
-
-    kind: Literal["random"] = Field("random", description="how noise becomes a frame")
-
-
-SAMPLERS: dict[str, type[SamplerSettings]] = {"random": RandomSettings}
-
-
 class ObjectivesSettings(Settings):
     """What the denoiser learns of a row of the batch; shares, up to a factor."""
 
@@ -108,14 +64,14 @@ class DiffusionSettings(TransformerSettings):
 
     kind: Literal["diffusion"] = Field("diffusion", description="which dynamics model")
     backbone: Annotated[SerializeAsAny[BackboneSettings], Variants("kind", BACKBONES)] = Field(
-        BlockSettings(), description="how blocks attend to each other"
+        TrunkHeadSettings(), description="how blocks attend to each other"
     )
     process: Annotated[SerializeAsAny[ProcessSettings], Variants("kind", PROCESSES)] = Field(
         AbsorbingSettings(), description="what noise is"
     )
-    sampler: Annotated[SerializeAsAny[SamplerSettings], Variants("kind", SAMPLERS)] = Field(
-        RandomSettings(), description="how noise becomes a frame"
-    )
+    sampler: Annotated[
+        SerializeAsAny[SamplerSettings], Variants("kind", SAMPLERS, shared=SamplerSettings)
+    ] = Field(RandomSettings(), description="how noise becomes a frame")
     objectives: ObjectivesSettings = Field(
         ObjectivesSettings(), description="what the denoiser learns of a row"
     )

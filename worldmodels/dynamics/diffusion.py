@@ -47,9 +47,10 @@ class Diffusion(nn.Module):
     the frame before; the other dynamics read features at the look itself, rewards at the action.
     Time is counted by turned queries and keys, so windows of any start compute alike.
 
-    `blocks` is the most frames remembered; where it is used up, imagination goes on from the
-    present frame alone. `dropout` is for `loss` only. `reward` names one of REWARD_TARGETS.
-    `guidance` w makes logits c + w (c - a) of those with the past, c, and without, a.
+    `backbone` is `width` wide and has `heads` heads. `blocks` is the most frames remembered; where
+    it is used up, imagination goes on from the present frame alone. `dropout` is for `loss` only.
+    `reward` names one of REWARD_TARGETS. `guidance` w makes logits c + w (c - a) of those with the
+    past and the action, c, and without, a.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class Diffusion(nn.Module):
         layout: Layout,
         vocab: int,
         width: int,
-        layers: int,
         heads: int,
         blocks: int,
         dropout: float,
@@ -66,9 +66,9 @@ class Diffusion(nn.Module):
         token_weight: float,
         reward_weight: float,
         end_weight: float,
-        backbone: Callable[..., Backbone],
-        process: Callable[..., Process],
-        sampler: Callable[..., Sampler],
+        backbone: Backbone,
+        process: Process,
+        sampler: Sampler,
         objectives: Mapping[str, float],
         label_smoothing: float,
         guidance: float,
@@ -77,12 +77,11 @@ class Diffusion(nn.Module):
         self.layout, self.reward, self.width = layout, REWARD_TARGETS[reward], width
         self.weights = Weights(token_weight, reward_weight, end_weight)
         self.vocab, self.blocks, self.dropout = vocab, blocks, dropout
-        self.process = process(vocab=vocab)
-        self.sampler = sampler(tokens=layout.tokens, vocab=vocab)
+        self.process, self.sampler = process, sampler
         self.objectives = Objectives(vocab=vocab, **objectives)
         self.label_smoothing, self.guidance = label_smoothing, guidance
         slots = layout.stride + 1
-        self.net = backbone(dim=width, layers=layers, heads=heads, slots=slots)
+        self.net = backbone
         # What stands in a slot: alone, that nothing does; in the last one, the readout.
         self.slot, self.mask = nn.Embedding(slots, width), nn.Embedding(1, width)
         self.token_head = head(width, vocab)
