@@ -18,8 +18,8 @@ from worldmodels.batch import Batch
 from worldmodels.diffusion.processes import Noised
 from worldmodels.dynamics.blocks import blocks
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.nets.backbones import Blocks, layers_of
-from worldmodels.nets.branches import rotate, turns
+from worldmodels.nets.backbones import Blocks, TrunkHead, layers_of
+from worldmodels.nets.branches import BLOCKWISE, rotate, turns
 
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
@@ -247,3 +247,15 @@ def test_nothing_waits_for_the_host(shape: str, kind: str) -> None:
     net, batch = diffusion(shape, kind), windows(PADDED)
     with no_waiting():
         net.loss(batch, truth(batch)).total.backward()
+
+
+def test_the_head_sees_what_the_trunk_made_of_the_past() -> None:
+    net, batch = diffusion("token", "trunk_head"), windows(PADDED)
+    body = net.net
+    assert isinstance(body, TrunkHead)
+    x = net._clean(blocks(net.layout, batch, truth(batch)))
+    past, feats = body.read(body.empty(len(x), x.shape[1]), x, batch.seen)
+    turn = body.trunk.turn(torch.arange(x.shape[1]))
+    for i, layer in enumerate(layers_of(body.head), len(body.trunk.layers)):
+        _, k, v = layer.attention.ask(feats, BLOCKWISE, turn)
+        assert torch.equal(past.held(i)[0], k) and torch.equal(past.held(i)[1], v)

@@ -141,8 +141,9 @@ class Diffusion(nn.Module):
     ) -> tuple[BlockMemory, Prediction]:
         """As many passes over the block as the sampler takes, and one over what came of it.
 
-        Nothing waits for the host. The logits of a token are those that it was drawn from, other
-        tokens being shown by then. Given tokens are scored from nothing but noise, in one pass.
+        Nothing waits for the host. The logits of a token are those of the last call that found it
+        masked, other tokens being shown by then; a sampler that draws shown tokens anew may have
+        chosen another since. Given tokens are scored from nothing but noise, in one pass.
         """
         memory = self._with_room(memory)
         rand = uniforms(act.device)
