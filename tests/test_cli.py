@@ -62,6 +62,7 @@ WRONG = [
     (["train", "agent.view=tokens"], "delta tokens do not show a whole frame"),
     (["train", "agent=delta_iris_tokens", "agent.behaviour.horizon=16"], "too few for imagination"),
     (["bench", "device=gpu"], "'auto', 'cpu' or 'cuda'"),
+    (["bench", "parts=[dynamic]"], "error: parts=[dynamic] (command line): item 1"),
     (["config", "size=huge"], "there are: paper, tiny"),
     (["list", "game"], "did you mean: games"),
     (["doctor", "x=1"], "doctor takes no settings"),

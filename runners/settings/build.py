@@ -56,8 +56,12 @@ def build(cls: type[S], values: Mapping[Key, Value], faults: Faults, at: Key = (
     try:
         cls.model_validate(leaves)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            _refuse_value(cls, detail, own, faults, at)
+        details = error.errors(include_url=False)
+        items = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
+        for detail in details:
+            # A list is also called too short where an item of it is wrong.
+            if detail["type"] != "too_short" or detail["loc"][0] not in items:
+                _refuse_value(cls, detail, own, faults, at)
     if len(faults.found) > before:
         return None
     return cls.model_validate({**leaves, **groups})
