@@ -57,10 +57,7 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         tokens=tokenizer.tokens,
         num_actions=env.act.n,
     )
-    if "process" in dynamics_settings:
-        dynamics_settings |= denoiser_parts(dynamics_settings, layout, tokenizer.vocab)
-        del dynamics_settings["layers"]
-    dynamics = make(DYNAMICS, dynamics_settings, layout=layout, vocab=tokenizer.vocab)
+    dynamics = build_dynamics(dynamics_settings, layout, tokenizer.vocab)
     behaviour = settings["behaviour"]
     view = VIEWS[settings["view"]](obs_shape=env.obs_shape, context=behaviour["context"])
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
@@ -84,6 +81,15 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},
     )
+
+
+def build_dynamics(settings: Settings, layout: Layout, vocab: int) -> Any:
+    """Build the dynamics that settings without those of the layout describe."""
+    arguments = dict(settings)
+    if "process" in arguments:
+        arguments |= denoiser_parts(arguments, layout, vocab)
+        del arguments["layers"]
+    return make(DYNAMICS, arguments, layout=layout, vocab=vocab)
 
 
 def denoiser_parts(settings: Settings, layout: Layout, vocab: int) -> dict[str, Any]:
