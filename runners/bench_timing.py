@@ -76,10 +76,13 @@ def time_batch(
     few = min(batch, WARM_ROWS)
     data = prepare(few)
     work(data)
-    estimate = clock(partial(work, data), hardware).wall * batch / few
+    first = clock(partial(work, data), hardware)
+    estimate = first.wall * batch / few
     rows = batch
     if estimate > LONGEST * seconds:
         rows = max(few, int(batch * LONGEST * seconds / estimate))
+        if rows == few:
+            return Timing([first], rows, batch)
     data = prepare(rows)
     runs = repeat(partial(work, data), hardware, seconds)
     return Timing(runs, rows, batch)
