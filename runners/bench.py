@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.cores import available_cores
+from runners.bench_grid import Grid, grid_json, grid_text
 from runners.bench_table import Row, comparable, references, table_text
 from runners.errors import UserError
 from runners.settings.config import Config
@@ -32,12 +33,13 @@ BUSY = 0.4
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process found out: its rows, its hardware in words, torch's version."""
+    """What one process found out: its rows or its grid, its hardware in words, torch's version."""
 
     rows: list[Row]
     hardware: str
     device: str
     torch: str
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,21 @@ def main(config: Config, options: BenchOptions) -> None:
         raise UserError("; ".join(f"{f.part}: {f.reason}" for f in failed))
     about = _about(config, done[0], load)
     rows = with_shares([row for measured in done for row in measured.rows])
+    grids = [measured.grid for measured in done if measured.grid]
     compare = comparable(config, done[0].device)
     print("\n".join(f"{name:9} {text}" for name, text in about.items()))
-    print()
-    print(table_text(rows, compare, one_thread=config.threads == 1))
+    if rows:
+        print(f"\n{table_text(rows, compare, one_thread=config.threads == 1)}")
+    for grid in grids:
+        print(f"\n{grid_text(grid)}")
     if load > BUSY * available_cores():
         print("other programs are running: seconds are too long; threads=1 suffers least")
     for f in failed:
         print(f"not measured: {f.part}: {f.reason}")
     if json_file is not None:
-        found = {"about": about, "rows": [asdict(row) for row in rows]}
+        found: dict[str, Any] = {"about": about, "rows": [asdict(row) for row in rows]}
+        for grid in grids:
+            found["dynamics"] = grid_json(grid)
         found["failed"] = [asdict(f) for f in failed]
         if compare:
             found["reference"] = {name: asdict(ref) for name, ref in references().items()}

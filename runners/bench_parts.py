@@ -17,6 +17,7 @@ import torch
 from envs.base import Env
 from envs.make import automatic_workers, make_env
 from runners.bench import Measured
+from runners.bench_dynamics import measure_dynamics
 from runners.bench_table import RATE, SECONDS, Row
 from runners.bench_timing import Timing, repeat, time_batch
 from runners.hardware import Hardware, bfloat16_unit, open_hardware, peak_memory_gib
@@ -62,6 +63,22 @@ class Bench:
 def measure(part: str, config: Config, seconds: float) -> Measured:
     """Measure a part in this process; raises MemoryError where a GPU's memory is too small."""
     hardware = open_hardware(config.device, config.precision, config.threads)
+    words = f"{hardware.describe()}{_matrix_unit(hardware)}"
+    found = Measured([], words, hardware.device.type, torch.__version__)
+    try:
+        if part == "dynamics":
+            # Neither an environment nor an agent is needed.
+            grid = measure_dynamics(config.agent.dynamics, hardware, seconds)
+            return replace(found, grid=replace(grid, peak_gib=peak_memory_gib(hardware.device)))
+        rows = _measure_rows(part, config, hardware, seconds)
+    except torch.OutOfMemoryError as error:
+        # torch's own error cannot be read by a process without torch.
+        raise MemoryError(str(error).split(". ")[0]) from None
+    peak = peak_memory_gib(hardware.device)
+    return replace(found, rows=[replace(row, peak_gib=peak) for row in rows])
+
+
+def _measure_rows(part: str, config: Config, hardware: Hardware, seconds: float) -> list[Row]:
     settings = config.env.model_dump()
     workers = config.env.workers if part == "collection" else 0
     with tempfile.TemporaryDirectory() as folder:
@@ -76,17 +93,9 @@ def measure(part: str, config: Config, seconds: float) -> Measured:
                 on_progress=lambda phase: None,
                 on_epoch=lambda scalars, finished: None,
             )
-            bench = Bench(trainer, env, config, seconds)
-            rows = _rows(part, bench)
-        except torch.OutOfMemoryError as error:
-            # torch's own error cannot be read by a process without torch.
-            raise MemoryError(str(error).split(". ")[0]) from None
+            return _rows(part, Bench(trainer, env, config, seconds))
         finally:
             env.close()
-    peak = peak_memory_gib(hardware.device)
-    rows = [replace(row, peak_gib=peak) for row in rows]
-    words = f"{hardware.describe()}{_matrix_unit(hardware)}"
-    return Measured(rows, words, hardware.device.type, torch.__version__)
 
 
 def _matrix_unit(hardware: Hardware) -> str:

@@ -106,7 +106,7 @@ def table_text(rows: Sequence[Row], compare: bool, one_thread: bool = False) -> 
     head = ["part", "batch", "here", "", "runs", "cores", "peak GiB"]
     cells = [
         [
-            *(row.name, row.batch, _number(row.value), row.unit),
+            *(row.name, row.batch, number(row.value), row.unit),
             *(str(row.runs), f"{row.cores:.1f}", _peak(row.peak_gib)),
         ]
         for row in rows
@@ -131,7 +131,7 @@ def _reference_cells(row: Row, reference: Reference | None, one_thread: bool) ->
         return ["-", "", "", "", *([""] if one_thread else [])]
     less = times_less_work(row, reference)
     return [
-        _number(reference.value),
+        number(reference.value),
         reference.kind,
         "-" if reference.peak_gb is None else f"{reference.peak_gb:g}",
         f"{times_faster(row, reference):.1f} x",
@@ -143,7 +143,8 @@ def _known(text: str) -> float | None:
     return float(text) if text else None
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A measured value in about three digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value >= 0.01 else f"{value:.2g}"

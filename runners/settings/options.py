@@ -19,8 +19,12 @@ Part = Literal[
     "environment",
     "collection",
     "replay",
+    "dynamics",
 ]
-"""What `bench` measures: the updates of each component, then what is common to all agents."""
+"""What `bench` measures: the updates of each component, then what is common to all agents.
+
+`dynamics` compares kinds of dynamics with each other, so it is only measured where it is asked for.
+"""
 
 
 class EvaluateOptions(Settings):
@@ -89,7 +93,9 @@ class BenchOptions(Settings):
     """What `bench` takes besides the settings of a run."""
 
     parts: tuple[Part, ...] = Field(
-        get_args(Part), min_length=1, description="which to measure, in this order"
+        get_args(Part)[:-1],
+        min_length=1,
+        description="which to measure, in this order; dynamics, which takes long, only if named",
     )
     seconds: float = Field(40.0, gt=0, le=3600, description="spent on the timings of a part")
     json_file: str | None = Field(
