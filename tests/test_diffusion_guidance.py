@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.diffusion import KINDS, diffusion, trained
 from tests.layouts import SHAPES, truth
 from tests.nets import gradients, windows
+from worldmodels.diffusion.objective import denoising_loss
 from worldmodels.dynamics.blocks import BlockMemory
 from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.objectives import Objectives
@@ -143,6 +144,12 @@ def test_a_corrupted_past_is_what_the_clean_stream_shows_and_labels_stay(kind: s
         torch.manual_seed(0)
         history = net.objectives.draw(tokens).history
         assert (history != tokens).any()
+        torch.manual_seed(0)
+        loss = net.loss(batch, tokens)
+        frames = denoising_loss(said["token_head"], tokens[:, 1:], noised)
+        torch.testing.assert_close(loss.parts["obs_ce"], frames.mean())
+        shown = ~noised.scored
+        assert torch.equal(noised.z[shown], tokens[:, 1:][shown])
         net.objectives = replace(net.objectives, clean=1.0, corrupted=0.0)
         _, told = trained(net, batch, history, noised)
     for name, logits in told.items():
