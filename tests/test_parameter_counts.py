@@ -136,6 +136,31 @@ REM_18 = {
     "target": 3_251_219,
 }
 
+# Not published, but counted by hand. d is 384; beside norms and biases a layer has 12 d^2 weights
+# with one attention and 16 d^2 with two: 4 d^2 each, and 8 d^2 the perceptron. 17 slots of an
+# action and a frame's tokens, and the readout.
+DIFFUSION_18 = {
+    "tokenizer": IRIS_18["tokenizer"],
+    "dynamics": 13_424_005,
+    "dynamics.net.trunk.layers": 4 * (12 * 384**2 + 13 * 384),
+    "dynamics.net.trunk.norm dynamics.net.norm": 2 * 2 * 384,
+    "dynamics.net.inject": 384**2 + 384,
+    "dynamics.net.head": 3 * (12 * 384**2 + 13 * 384),
+    "dynamics.slot": 18 * 384,
+    "dynamics.mask": 384,
+    "dynamics.layout.token": 512 * 384,
+    "dynamics.layout.action": 18 * 384,
+    "dynamics.token_head": 344_960,
+    "dynamics.reward_head": 148_995,
+    "dynamics.end_head": 148_610,
+    "policy": DART_18["policy"],
+}
+COPILOT4D_18 = {k: v for k, v in DIFFUSION_18.items() if not k.startswith("dynamics.net")} | {
+    "dynamics": 19_786_885,
+    "dynamics.net.layers": 8 * (16 * 384**2 + 19 * 384),
+    "dynamics.net.norm": 2 * 384,
+}
+
 
 def paper_agent(env: str, num_actions: int, agent: str = "delta_iris") -> Agent:
     config = load([f"env={env}", f"agent={agent}", "size=paper"]).config
@@ -165,6 +190,8 @@ def count(agent: Agent, path: str) -> int:
         ("iris", "atari", 18, IRIS_18),
         ("dart", "atari", 18, DART_18),
         ("rem", "atari", 18, REM_18),
+        ("diffusion", "atari", 18, DIFFUSION_18),
+        ("copilot4d", "atari", 18, COPILOT4D_18),
     ],
 )
 def test_every_module_has_as_many_parameters_as_published(
