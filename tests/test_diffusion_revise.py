@@ -75,6 +75,18 @@ def test_copilot4d_rewrites_what_it_should(table: Table, shape: str, visible: st
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("visible", ["resample", "keep"])
+def test_copilot4d_draws_from_the_law_of_its_steps(table: Table, visible: str) -> None:
+    """In float32 as well, with torch's own numbers."""
+    bent = Bent(table, 1.0)
+    made = sampler("copilot4d", TOKENS, VOCAB, 3, visible=visible, noise=0.0)
+    steps = [step_matrix(made, k, bent, values, any_number) for k in range(3)]
+    expected = finished(pushed(MASKS, steps), VOCAB, TOKENS)
+    bent.table = bent.table.float()
+    z = made(bent, torch.full((100_000, TOKENS), VOCAB)).z
+    assert chi_square(frequencies(z, VOCAB) * 1e5, expected) > 1e-3
+
+
 def test_without_revision_copilot4d_is_maskgit() -> None:
     logits = torch.randn(8, VOCAB)
     z0, made = torch.full((50, 8), VOCAB), []
