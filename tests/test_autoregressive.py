@@ -51,7 +51,7 @@ def test_loss_is_the_published_sum_over_valid_steps() -> None:
         rows.append(torch.stack((nll, label, over, hits, right)))
     nll, label, over, hits, right = torch.stack(rows).mean(0)
     expected = {"obs_ce": nll, "reward_loss": label, "end_loss": over, "obs_accuracy": hits}
-    expected["reward_accuracy"] = right
+    expected |= {"reward_accuracy": right, "nll": 4 * nll}
     assert_same(loss.parts, expected)
     torch.testing.assert_close(loss.total, 0.3 * nll + 0.7 * label + 2 * over)
 

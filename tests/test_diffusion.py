@@ -162,8 +162,10 @@ def test_loss_is_the_weighted_sum_over_valid_steps(shape: str, kind: str) -> Non
         """The mean over the hidden tokens of a frame, then over frames."""
         return ((x.view(hidden.shape) * hidden).sum(-1) / hidden.sum(-1))[real].mean()
 
+    assert noised.weight is not None
     expected = {
         "obs_ce": per_frame(scores),
+        "nll": per_frame(scores * noised.weight[..., None].expand_as(hidden).flatten()),
         "reward_loss": net.reward.loss(logits["reward_head"][real], batch.rew[real]).mean(),
         "end_loss": F.cross_entropy(logits["end_head"][real], end[real].long()),
         "obs_accuracy": per_frame(right),

@@ -16,7 +16,7 @@ from worldmodels.diffusion.bounds import count_bound, integrated_bound, nll_at
 from worldmodels.diffusion.draws import Rand, RowStreams, uniforms
 from worldmodels.diffusion.kernels import marginal
 from worldmodels.diffusion.objective import denoising_loss, time_bound, token_nll
-from worldmodels.diffusion.processes import Absorbing, Hybrid, Uniform
+from worldmodels.diffusion.processes import COUNTS, LAWS, Absorbing, Hybrid, Uniform
 from worldmodels.diffusion.schedules import SCHEDULES, Linear, Schedule, groups
 
 VOCAB, TOKENS = 3, 3
@@ -108,6 +108,31 @@ def test_estimates_of_the_bound_have_its_mean(table: Table, draws: int) -> None:
     found = count_bound(bent, frame.expand(40_000, -1), VOCAB, WIDE, draws=draws)
     error = float(found.std()) / math.sqrt(len(found))
     assert float(found.mean()) == pytest.approx(float(every_draw(bent, frame)), abs=3 * error)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_the_loss_of_a_frame_times_its_weight_has_the_mean_of_the_bound(
+    table: Table, counts: str
+) -> None:
+    bent, frame = Bent(table, 1.0), table.frames[7]
+    process = Absorbing(vocab=VOCAB, schedule=Linear(), counts=counts)
+    cases = 600 * len(ORDERS)
+    u = (torch.arange(600).double() + 0.5) / 600
+    draws = scripted(u.repeat_interleave(len(ORDERS)), ORDERS.repeat(600, 1))
+    noised = process.corrupt(frame.expand(cases, -1), draws)
+    assert noised.weight is not None
+    every = denoising_loss(bent(noised.z), frame.expand(cases, -1), noised) * noised.weight
+    assert float(every.mean()) == pytest.approx(float(every_draw(bent, frame)), rel=3e-3)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("tokens", [1, 4, 64])
+def test_counts_come_as_often_as_their_law_says(counts: str, tokens: int) -> None:
+    u = (torch.arange(200_000).double() + 0.5) / 200_000
+    found = COUNTS[counts](u, tokens).bincount(minlength=tokens + 1)[1:] / len(u)
+    law = LAWS[counts](torch.arange(tokens) + 1, tokens)
+    torch.testing.assert_close(found, law, atol=2e-5, rtol=0)
+    assert float(law.sum()) == pytest.approx(1, abs=1e-6)
 
 
 def test_with_as_many_draws_as_tokens_each_count_comes_once(table: Table) -> None:

@@ -133,6 +133,33 @@ def test_only_what_is_asked_for_is_drawn() -> None:
     assert alone.alone.all()
 
 
+def test_rows_with_a_clean_past_stand_for_all() -> None:
+    tokens = torch.randint(0, 16, (4000, 2, 4))
+    goal = Objectives(vocab=16, clean=1, corrupted=0.5, alone=0.5, noise=1).draw(tokens)
+    assert goal.weight is not None
+    spoilt = (goal.history != tokens).flatten(1).any(1)
+    assert set(goal.weight.tolist()) == {0.0, 2.0}
+    assert not goal.weight[spoilt | goal.alone].any()
+    assert float(goal.weight.mean()) == pytest.approx(1, abs=0.06)
+    only = Objectives(vocab=16, clean=0.3, corrupted=0, alone=0, noise=1).draw(tokens)
+    assert only.weight is not None and bool((only.weight == 1).all())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("process.kind=copilot4d",),
+        ("process.kind=hybrid", "sampler.kind=reverse"),
+        ("process.kind=uniform", "sampler.kind=reverse"),
+        ("objectives.clean=0",),
+    ],
+)
+def test_what_has_no_bound_tells_no_nats(words: tuple[str, ...]) -> None:
+    net = diffusion("token", "block", *(f"agent.dynamics.{word}" for word in words))
+    batch = windows([(0, 4, 0)] * 3)
+    assert "nll" not in net.loss(batch, truth(batch)).parts
+
+
 @each_kind
 def test_a_corrupted_past_is_what_the_clean_stream_shows_and_labels_stay(kind: str) -> None:
     words = tuple(f"agent.dynamics.objectives.{w}" for w in ("clean=0", "corrupted=1", "noise=1"))
@@ -169,6 +196,12 @@ def test_smoothed_labels_are_torchs() -> None:
     scores = -(0.9 * taken + 0.1 * logp.mean(-1))
     frames = (scores * noised.scored).sum(-1) / noised.scored.sum(-1)
     torch.testing.assert_close(loss.parts["obs_ce"], frames.mean())
+    torch.manual_seed(0)
+    goal = net.objectives.draw(tokens)
+    assert noised.weight is not None and goal.weight is not None
+    frames = -(taken * noised.scored).sum(-1) / noised.scored.sum(-1)
+    nats = (frames * noised.weight * goal.weight[:, None]).mean()
+    torch.testing.assert_close(loss.parts["nll"], nats)
 
 
 @each_kind
@@ -191,6 +224,7 @@ def test_one_token_always_hidden_is_learned_as_the_next_of_a_sequence(kind: str)
             logp = prediction.logits.log_softmax(-1)
             scores.append(-logp.gather(-1, tokens[:, t + 1, :, None])[..., 0])
     torch.testing.assert_close(loss.parts["obs_ce"], torch.stack(scores).mean())
+    torch.testing.assert_close(loss.parts["nll"], torch.stack(scores).mean())
 
 
 ONE = (

@@ -78,6 +78,7 @@ def test_loss_is_the_weighted_sum_over_valid_steps(shape: str) -> None:
     guess, labels = logits["token_head"][real], tokens[:, 1:][real]
     expected = {
         "obs_ce": F.cross_entropy(guess.flatten(0, 1), labels.flatten()),
+        "nll": 4 * F.cross_entropy(guess.flatten(0, 1), labels.flatten()),
         "reward_loss": net.reward.loss(logits["reward_head"][real], batch.rew[real]).mean(),
         "end_loss": F.cross_entropy(logits["end_head"][real], end[real].long()),
         "obs_accuracy": (guess.argmax(-1) == labels).float().mean(),

@@ -28,12 +28,21 @@ class Noised:
     """(...,N) bool."""
     level: Tensor
     """(...): how many tokens are masked, or the time in (0,1) of a kernel that has times."""
+    weight: Tensor | None = None
+    """(...): times the mean -log p of a frame's scored tokens, an unbiased estimate of its bound.
+
+    See `count_bound`. None of noise whose scored tokens give none.
+    """
 
 
 class Process(Protocol):
-    """Makes noise of clean frames: for training, and to start a sampler from."""
+    """Makes noise of clean frames: for training, and to start a sampler from.
+
+    `masks`: whether a frame that is nothing but noise has only masks.
+    """
 
     vocab: int
+    masks: bool
 
     def corrupt(self, tokens: Tensor, rand: Rand | None = None) -> Noised:
         """Noised copies of clean tokens (...,N), each frame with a level of its own."""
@@ -52,9 +61,24 @@ def uniform_counts(u: Tensor, tokens: int) -> Tensor:
     return integers(u, tokens) + 1
 
 
+def cosine_law(counts: Tensor, tokens: int) -> Tensor:
+    """The probability of each count under `cosine_counts`."""
+    fewer, as_many = (counts - 1) / tokens, counts / tokens
+    return 2 / math.pi * (fewer.acos() - as_many.acos())
+
+
+def uniform_law(counts: Tensor, tokens: int) -> Tensor:
+    """The same under `uniform_counts`."""
+    return torch.ones_like(counts) / tokens
+
+
 COUNTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "cosine": cosine_counts,
     "uniform": uniform_counts,
+}
+LAWS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "cosine": cosine_law,
+    "uniform": uniform_law,
 }
 
 
@@ -70,16 +94,19 @@ class Absorbing:
     counts: "cosine" or "uniform". Of uniform counts the loss, times N, is the bound.
     """
 
+    masks = True
+
     def __init__(self, *, vocab: int, schedule: Schedule, counts: str) -> None:
         self.vocab, self.schedule = vocab, schedule
-        self._counts = COUNTS[counts]
+        self._counts, self._law = COUNTS[counts], LAWS[counts]
 
     def corrupt(self, tokens: Tensor, rand: Rand | None = None) -> Noised:
         """See Process; scores masked tokens, of which there is at least one."""
-        rand = rand or uniforms(tokens.device)
-        counts = self._counts(rand(tuple(tokens.shape[:-1])), tokens.shape[-1])
-        masked = choose(counts, rand, tokens.shape[-1])
-        return Noised(tokens.masked_fill(masked, self.vocab), masked, counts)
+        rand, places = rand or uniforms(tokens.device), tokens.shape[-1]
+        counts = self._counts(rand(tuple(tokens.shape[:-1])), places)
+        masked = choose(counts, rand, places)
+        weight = 1 / self._law(counts, places)
+        return Noised(tokens.masked_fill(masked, self.vocab), masked, counts, weight)
 
     def prior(self, shape: tuple[int, ...], rand: Rand) -> Tensor:
         """See Process; all masks."""
@@ -100,6 +127,8 @@ class Absorbing:
 
 class Uniform:
     """Replaces tokens by any of the vocabulary, with a probability that grows with time."""
+
+    masks = False
 
     def __init__(self, *, vocab: int, schedule: Schedule) -> None:
         self.vocab, self.schedule = vocab, schedule
@@ -130,6 +159,8 @@ class Hybrid:
 
     GIDD (arXiv 2503.04482) with gamma = 1; replaced in [0,1). Its schedule is its own.
     """
+
+    masks = True
 
     def __init__(self, *, vocab: int, replaced: float) -> None:
         self.vocab = vocab
@@ -171,6 +202,8 @@ class Copilot4D:
     to be kept or mended. The paper replaces a whole number of tokens, rounded down, which in a
     frame of 4 is none; here each is replaced with the probability u. counts as in Absorbing.
     """
+
+    masks = True
 
     def __init__(self, *, vocab: int, replaced: float, counts: str) -> None:
         self.vocab, self.replaced = vocab, replaced

@@ -20,7 +20,7 @@ from worldmodels.diffusion.objective import denoising_loss
 from worldmodels.diffusion.processes import Process
 from worldmodels.diffusion.sampling import Sampler
 from worldmodels.dynamics.blocks import BlockMemory, blocks, opening
-from worldmodels.dynamics.objectives import Objectives
+from worldmodels.dynamics.objectives import Objectives, bound_of
 from worldmodels.dynamics.scores import Weights, among, head, predict, weigh
 from worldmodels.nets.branches import Backbone, Past
 from worldmodels.nets.conv import largest_map
@@ -96,7 +96,8 @@ class Diffusion(nn.Module):
         """Losses over valid steps; tokens (B,T+1,K) describe obs.
 
         What is hidden or replaced, and what each row is to learn, is drawn from torch's global
-        generator. `obs_accuracy` is of the tokens that the loss scores.
+        generator. `obs_accuracy` is of the tokens that the loss scores. `nll`, of noise that only
+        masks, estimates the bound of frames with a clean past; see `bound_of`.
         """
         drop = self.dropout if self.training else 0.0
         goal = self.objectives.draw(tokens)
@@ -119,9 +120,12 @@ class Diffusion(nn.Module):
         scored = noised.scored.float()
         hits = (logits.argmax(-1) == frames) * scored
         ask = feats[:, 1:, -1]
+        token = denoising_loss(logits, frames, noised, self.label_smoothing)
+        sharp = denoising_loss(logits.detach(), frames, noised) if self.label_smoothing else token
         return weigh(
             batch,
-            token=denoising_loss(logits, frames, noised, self.label_smoothing),
+            token=token,
+            nll=bound_of(sharp, noised, goal),
             hits=hits.sum(-1) / scored.sum(-1).clamp_min(1),
             rew_logits=self.reward_head(ask),
             end_logits=self.end_head(ask),
@@ -145,7 +149,7 @@ class Diffusion(nn.Module):
         masked, other tokens being shown by then; a sampler that draws shown tokens anew may have
         chosen another since. Given tokens are scored from nothing but noise, in one pass.
         """
-        memory = self._with_room(memory)
+        memory = self.with_room(memory)
         rand = uniforms(act.device)
         noise = self.process.prior((len(act), self.layout.tokens), rand)
 
@@ -180,7 +184,7 @@ class Diffusion(nn.Module):
         """Logits (B,K,V) of the frame that acting (B,) leads to, where it looks like z (B,K).
 
         One pass, with guidance twice as wide: the second branch knows neither past nor action
-        (Copilot4D's extra slot). The memory must not be full, and stays as it is.
+        (Copilot4D's extra slot). The memory stays as it is; it needs room: see `with_room`.
         """
         given = self._given(memory, act)
         past = memory.past
@@ -199,6 +203,15 @@ class Diffusion(nn.Module):
             return logits[:, 0]
         return guide(logits[:, 0], logits[:, 1], self.guidance)
 
+    def with_room(self, memory: BlockMemory) -> BlockMemory:
+        """The memory; where it is full, one that knows the present frame alone."""
+        past = memory.past
+        if past.filled < past.capacity:
+            return memory
+        root = opening(self.layout, memory.obs, memory.tokens)
+        past, feats = self._settle(self.net.empty(len(root), past.capacity), root[:, None])
+        return replace(memory, past=past, block=feats)
+
     def moments(self, batch: Batch, tokens: Tensor) -> Tensor:
         """Features (B,T+1,D) float32 of a window's moments, in one pass over the clean stream."""
         x = blocks(self.layout, batch, tokens)
@@ -213,15 +226,6 @@ class Diffusion(nn.Module):
         """(B,C-K,D): what stands before the tokens of the next block."""
         acted = self.layout.act(act)
         return torch.cat((memory.look.to(acted.dtype), acted), 1)
-
-    def _with_room(self, memory: BlockMemory) -> BlockMemory:
-        """The memory; where it is full, one that knows the present frame alone."""
-        past = memory.past
-        if past.filled < past.capacity:
-            return memory
-        root = opening(self.layout, memory.obs, memory.tokens)
-        past, feats = self._settle(self.net.empty(len(root), past.capacity), root[:, None])
-        return replace(memory, past=past, block=feats)
 
     def _settle(self, past: Past, x: Tensor) -> tuple[Past, Tensor]:
         """Read one block x (B,1,C,D) for good: its features (B,S,D)."""

@@ -55,9 +55,11 @@ def step_loss(
     """
     logits = logits.float()
     scores = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+    scores = scores.view(tokens.shape)
     return weigh(
         batch,
-        token=scores.view(tokens.shape).mean(-1),
+        token=scores.mean(-1),
+        nll=scores.sum(-1),
         hits=(logits.argmax(-1) == tokens).float().mean(-1),
         rew_logits=rew_logits,
         end_logits=end_logits,
@@ -70,13 +72,17 @@ def weigh(
     batch: Batch,
     *,
     token: Tensor,
+    nll: Tensor | None,
     hits: Tensor,
     rew_logits: Tensor,
     end_logits: Tensor,
     reward: RewardTarget,
     weights: Weights,
 ) -> Loss:
-    """The same where what each step's tokens cost, (B,T), and the share guessed is known."""
+    """The same where what each step's tokens cost, (B,T), and the share guessed is known.
+
+    nll (B,T): what the frame costs in nats, which counts in no sum; None where nobody knows.
+    """
     weight = batch.valid.float() / batch.valid.sum().clamp_min(1)
     end = F.cross_entropy(
         end_logits.float().flatten(0, 1), batch.end.flatten().long(), reduction="none"
@@ -93,7 +99,8 @@ def weigh(
         "obs_accuracy": (hits * weight).sum(),
         "reward_accuracy": (right * weight).sum(),
     }
-    return Loss(total, parts | accuracy)
+    nats = {} if nll is None else {"nll": (nll.detach() * weight).sum()}
+    return Loss(total, parts | nats | accuracy)
 
 
 def predict(
