@@ -157,7 +157,7 @@ def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Compa
     prev = Prev(batch.obs[:, :-1], batch.act)
     tokens = world_model.tokenizer.encode(prev, batch.obs[:, 1:])
     recon = world_model.tokenizer.decode(prev, tokens)
-    past = _past(batch, context)
+    past = batch.first(context)
     state, obs = world_model.start(past), past.obs[:, -1]
     _, value, carry = agent.judge(obs, agent.watch(past))
     frames, values, predictions = [], [value], []
@@ -197,7 +197,7 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
     """
     first = rows_of(batch, slice(0, 1))
     horizon = batch.act.shape[1] - context
-    past = _past(rows_of(first, torch.zeros(num, dtype=torch.int64)), context)
+    past = rows_of(first, torch.zeros(num, dtype=torch.int64)).first(context)
     state, obs = agent.world_model.start(past), past.obs[:, -1]
     logits, _, carry = agent.judge(obs, agent.watch(past))
     frames, rews, ends = [], [], []
@@ -232,12 +232,6 @@ def _picture(world_model: WorldModel, obs: Tensor, act: Tensor, state: State) ->
 def rows_of(batch: Batch, rows: Any) -> Batch:
     """Some rows of a batch, by a slice or by their numbers."""
     return Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(Batch)})
-
-
-def _past(batch: Batch, steps: int) -> Batch:
-    """The first `steps` steps of a window; obs[:, -1] is where they lead."""
-    of_steps = {f.name: getattr(batch, f.name)[:, :steps] for f in fields(Batch) if f.name != "obs"}
-    return Batch(obs=batch.obs[:, : steps + 1], **of_steps)
 
 
 def _after(blank: int, columns: list[Tensor]) -> np.ndarray:

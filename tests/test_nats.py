@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_groups_show_the_frame_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> No
     order = list(permutations(range(4)))[9]
     ranked = torch.tensor(order).argsort().float()
 
-    def in_order(denoise: Any, tokens: Any, vocab: int, sizes: Any) -> Any:
+    def in_order(denoise: Any, tokens: Any, vocab: int, sizes: Any, _: Any) -> Any:
         return nll_at(denoise, tokens, vocab, sizes, lambda shape: ranked.expand(shape) / 4)
 
     monkeypatch.setattr(nats, "nll_at", in_order)
@@ -67,6 +68,43 @@ def test_groups_show_the_frame_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> No
     found = frame_nats_at(net, BATCH, TOKENS, [2, 4])
     for n, total in expected.items():
         torch.testing.assert_close(found[n], total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion", "parallel"])
+def test_steps_that_were_seen_cost_nothing_and_are_remembered(kind: str) -> None:
+    at = "agent.dynamics."
+    net = small_agent(f"{at}kind={kind}", f"{at}layout.kind=delta").world_model.dynamics
+    whole = frame_nats(net, BATCH, TOKENS)
+    torch.testing.assert_close(frame_nats(net, BATCH, TOKENS, 3), whole[:, 3:])
+    late = BATCH.last(1)
+    assert not torch.isclose(frame_nats(net, late, TOKENS[:, -2:]), whole[:, 3:]).any()
+
+
+def test_all_numbers_of_groups_are_of_one_order() -> None:
+    """So that the price of fewer groups is not lost in the luck of orders."""
+    net = diffusion("token", "block", *PLAIN)
+    orders: list[torch.Tensor] = []
+
+    def noted(denoise: Any, tokens: Any, vocab: int, sizes: Any, rand: Any) -> Any:
+        orders.append(rand(tokens.shape))
+        return nll_at(denoise, tokens, vocab, sizes, rand)
+
+    with patch.object(nats, "nll_at", noted):
+        frame_nats_at(net, BATCH, TOKENS, [1, 2, 4], 2)
+    assert len(orders) == 6
+    assert all(torch.equal(orders[0], order) for order in orders[:3])
+    assert not torch.equal(orders[0], orders[3])
+
+
+def test_a_window_longer_than_memory_goes_on_as_a_dream_does() -> None:
+    net = diffusion("token", "block", *PLAIN)
+    long = frame_nats(net, BATCH, TOKENS)
+    net.blocks = 3
+    short = frame_nats(net, BATCH, TOKENS)
+    torch.testing.assert_close(short[:, :2], long[:, :2])
+    assert not torch.isclose(short[:, 2:], long[:, 2:]).any()
+    at_once = frame_nats_at(net, BATCH, TOKENS, [1])[1]
+    torch.testing.assert_close(at_once, short)
 
 
 @pytest.mark.parametrize("steps", [0, 5])

@@ -36,6 +36,11 @@ class Batch:
         first = max(0, self.act.shape[1] - steps)
         return Batch(**{f.name: getattr(self, f.name)[:, first:] for f in fields(self)})
 
+    def first(self, steps: int) -> Batch:
+        """The window's first `steps` steps, also none; obs[:, -1] is where they lead."""
+        of_steps = {f.name: getattr(self, f.name)[:, :steps] for f in fields(self)}
+        return Batch(**(of_steps | {"obs": self.obs[:, : steps + 1]}))
+
     @property
     def seen(self) -> Tensor:
         """(B,T+1) bool: which frames are real, those before or after a valid step.

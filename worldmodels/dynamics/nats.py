@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldmodels.batch import Batch, single
+from worldmodels.batch import Batch
 from worldmodels.diffusion.bounds import nll_at
 from worldmodels.diffusion.objective import token_nll
 from worldmodels.diffusion.schedules import groups
@@ -20,45 +20,51 @@ from worldmodels.protocols import Dynamics, Prediction
 
 
 @torch.no_grad()
-def frame_nats(dynamics: Dynamics, batch: Batch, tokens: Tensor) -> Tensor:
-    """Nats (B,T) of obs[:, 1:] by the logits that `step` has for given tokens (B,T+1,K).
+def frame_nats(dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int = 0) -> Tensor:
+    """Nats (B,T-context) of obs[:, context + 1:] by the logits of given tokens (B,T+1,K).
 
-    Windows are whole and no longer than the dynamics remembers. What a frame costs a model that
+    Windows are whole. The first `context` steps are seen and cost nothing; a dynamics that
+    remembers less than the window forgets as it does in a dream. What a frame costs a model that
     goes token by token; what it costs one that draws all tokens at once, a denoiser with a single
     step among them.
     """
-    cost = [token_nll(said.logits, goal) for _, _, goal, said in _along(dynamics, batch, tokens)]
-    return torch.stack(cost, 1).sum(-1)
+    walk = _along(dynamics, batch, tokens, context)
+    return torch.stack([token_nll(said.logits, goal) for _, _, goal, said in walk], 1).sum(-1)
 
 
 @torch.no_grad()
 def frame_nats_at(
-    net: Diffusion, batch: Batch, tokens: Tensor, steps: Sequence[int]
+    net: Diffusion, batch: Batch, tokens: Tensor, steps: Sequence[int], context: int = 0
 ) -> dict[int, Tensor]:
-    """NLL@n (B,T), for each n of `steps`: the nats of drawing the same frames in n groups.
+    """NLL@n (B,T-context), for each n of `steps`: the nats of drawing the same frames in n groups.
 
-    An estimate from one random order a frame. With one group it is `frame_nats`; with as many
-    groups as tokens the bound on what a frame costs. As the denoiser is asked at masks, its process
-    must have masks. Raises ValueError where a number of steps is not 1 to K.
+    An estimate from one random order a frame, the same for every n: their differences are surer
+    than they are. With one group it is `frame_nats`; with as many groups as tokens the bound on
+    what a frame costs. As the denoiser is asked at masks, its process must have masks. Raises
+    ValueError where a number of steps is not 1 to K.
     """
     sizes = {n: groups(net.layout.tokens, n, "linear") for n in steps}
     cost: dict[int, list[Tensor]] = {n: [] for n in steps}
-    for memory, act, goal, _ in _along(net, batch, tokens):
+    for memory, act, goal, _ in _along(net, batch, tokens, context):
+        order, roomy = torch.rand(goal.shape, device=goal.device), net.with_room(memory)
 
-        def denoise(z: Tensor, memory: Any = memory, act: Tensor = act) -> Tensor:
+        def denoise(z: Tensor, memory: Any = roomy, act: Tensor = act) -> Tensor:
             return net.denoise(memory, act, z)
 
+        def rand(shape: tuple[int, ...], order: Tensor = order) -> Tensor:
+            return order.view(shape)
+
         for n in steps:
-            cost[n].append(nll_at(denoise, goal, net.vocab, sizes[n]))
+            cost[n].append(nll_at(denoise, goal, net.vocab, sizes[n], rand))
     return {n: torch.stack(column, 1) for n, column in cost.items()}
 
 
 def _along(
-    dynamics: Dynamics, batch: Batch, tokens: Tensor
+    dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int
 ) -> Iterator[tuple[Any, Tensor, Tensor, Prediction]]:
     """Walk along true frames: the memory before each step, action, tokens, what was said of it."""
-    memory = dynamics.start(single(batch.obs[:, 0]), tokens[:, :1])
-    for t in range(batch.act.shape[1]):
+    memory = dynamics.start(batch.first(context), tokens[:, : context + 1])
+    for t in range(context, batch.act.shape[1]):
         act, goal = batch.act[:, t], tokens[:, t + 1]
         after, said = dynamics.step(memory, act, goal)
         yield memory, act, goal, said
