@@ -100,12 +100,14 @@ class Quantizer(Protocol):
 class Tokenizer(Protocol):
     """Turns frames into `tokens` tokens below `vocab`, and back, given the step before.
 
-    Each token stands for a vector of `dim` numbers.
+    Each token stands for a vector of `dim` numbers. `square`: the rows and columns of pixels that
+    are a token's own, the tokens of a frame being row by row; None where none has such a place.
     """
 
     vocab: int
     tokens: int
     dim: int
+    square: tuple[int, int] | None
 
     def encode(self, prev: Prev, obs: Tensor) -> Tensor:
         """Tokens (B,T,K) of frames (B,T,H,W,C)."""

@@ -41,6 +41,9 @@ class DeltaVQ(Autoencoder):
     imagination it does not magnify its own errors (GameNGen, arXiv 2408.14837, section 3.2.1).
     """
 
+    # What changes in a place, the frame before being drawn there: a token alone shows nothing.
+    square = None
+
     def __init__(
         self,
         *,

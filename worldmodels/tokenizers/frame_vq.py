@@ -57,6 +57,8 @@ class FrameVQ(Autoencoder):
         shape = DeepStages(**stages)
         self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
         self.grid = (obs_shape[0] // shape.scale, obs_shape[1] // shape.scale)
+        side = math.isqrt(tokens)
+        self.square = (obs_shape[0] // side, obs_shape[1] // side)
         self.encoder = DeepEncoder(CHANNELS, **encoder, stages=shape)
         self.decoder = DeepDecoder(encoder["latent"], **decoder, outer=CHANNELS, stages=shape)
         self._quantize_by(quantizer, encoder["latent"] * math.prod(self.grid) // tokens)

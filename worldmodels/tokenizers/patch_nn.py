@@ -51,7 +51,7 @@ class PatchNN(nn.Module):
         candidates: int,
     ) -> None:
         super().__init__()
-        self.image, self.patch = obs_shape[:2], patch
+        self.image, self.patch, self.square = obs_shape[:2], patch, (patch, patch)
         self.grid = (obs_shape[0] // patch, obs_shape[1] // patch)
         self.tokens, self.vocab, self.dim = math.prod(self.grid), size, CHANNELS * patch**2
         self.candidates, self.reach = candidates, threshold * 255**2
