@@ -13,6 +13,7 @@ from envs.experience import Segment
 from runners.durable import disk_full_explained
 from runners.errors import UserError
 from runners.horizon import HorizonReport, report_of
+from runners.likelihood import Likelihood, likelihood_of
 from runners.media import ENCODERS, SUFFIXES, encode_png
 from runners.pictures import comparison_clip, dream_grid
 from runners.rollout import (
@@ -50,11 +51,15 @@ HELD_OUT_SEED = 1_000_003
 
 @dataclass(frozen=True)
 class Dreamt:
-    """One session of dreaming: windows beside reality, one start dreamed often, the errors."""
+    """One session of dreaming: windows beside reality, one start dreamed often, the errors.
+
+    And what reality costs the world model.
+    """
 
     comparison: Comparison
     free: FreeDreams
     report: HorizonReport
+    likelihood: Likelihood
 
 
 def dream(
@@ -81,7 +86,9 @@ def dream(
         batch = rows_of(batch, order).to(device)
         comparison = rollout(agent, batch, context)
         free = free_dreams(agent, batch, context, dreams)
-    return Dreamt(comparison, free, report_of(comparison, episode[order.numpy()], source))
+        cost = likelihood_of(agent.world_model, batch, context, episode[order.numpy()])
+    report = report_of(comparison, episode[order.numpy()], source)
+    return Dreamt(comparison, free, report, cost)
 
 
 def log_dreams(
@@ -97,6 +104,8 @@ def log_dreams(
 ) -> bool:
     """Log a clip, a grid, the errors by horizon, of windows of the newest episodes in replay.
 
+    And what those cost in nats.
+
     Call it under the autocast of training. Draws nothing from replay's or torch's random
     numbers, so a run that shows more pictures is the same run. `context` below 1 counts as 1, as
     somebody has to see a start. Returns False, and logs nothing, while no episode is long enough.
@@ -110,7 +119,7 @@ def log_dreams(
     if dreamt is None:
         return False
     caption = f"step {step:,}, {NEWEST} episodes"
-    log.scalars(step, dreamt.report.scalars())
+    log.scalars(step, dreamt.report.scalars() | dreamt.likelihood.scalars())
     log.clip("imagination/beside_reality", clip_of(dreamt.comparison, 0, caption), step, fps=FPS)
     log.clip("imagination/same_start", grid_of(dreamt.free, caption), step, fps=FPS)
     log.image("imagination/error_by_horizon", dreamt.report.chart(), step)
@@ -160,6 +169,7 @@ def write_dreams(
     contents["horizon.png"] = encode_png(report.chart())
     contents["horizon.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
     contents["horizon.csv"] = report.csv().encode()
+    contents["nats.json"] = (json.dumps(dreamt.likelihood.as_dict(), indent=1) + "\n").encode()
     with disk_full_explained(folder):
         for name, content in contents.items():
             (folder / name).write_bytes(content)
@@ -234,6 +244,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
         folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
     )
     print(table(dreamt.report))
+    print(dreamt.likelihood.words())
     print(f"Written to {folder}:")
     for file in files:
         print(f"  {file.name}")

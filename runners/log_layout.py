@@ -46,6 +46,11 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
                 f"imagination/misled_mse_h{h}" for h in marks
             ],
             "losses": ["tokenizer/loss", "world_model/loss"],
+            "nats a frame given the true past, of a denoiser the bound": [
+                "world_model/nll",
+                "imagination/nll",
+                r"imagination/nll_at_\d+",
+            ],
             "token accuracy": ["world_model/obs_accuracy"]
             + [f"imagination/token_accuracy_h{h}" for h in marks],
             "reward accuracy": ["world_model/reward_accuracy"],

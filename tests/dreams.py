@@ -48,11 +48,29 @@ class Colours:
         return colour.to(torch.uint8)
 
 
+class Unsure:
+    """Thinks all colours as likely, whatever came before: a frame costs log 256 nats."""
+
+    def start(self, batch: Any, tokens: Tensor) -> int:
+        return len(tokens)
+
+    def step(self, memory: int, act: Tensor, tokens: Tensor) -> tuple[int, Prediction]:
+        nothing = torch.zeros(memory)
+        logits = torch.zeros(memory, 1, 256)
+        return memory, Prediction(tokens, logits, nothing, nothing.bool(), nothing)
+
+    def see(self, memory: int, obs: Tensor, tokens: Tensor) -> int:
+        return memory
+
+
 class FakeModel(nn.Module):
     """Predicts x + 1 + a + drift; `noise` adds a random 0 or 1."""
 
+    context = None
+
     def __init__(self, drift: int = 0, noise: bool = False, ends_at: int = 999) -> None:
         super().__init__()
+        self.dynamics = Unsure()
         self.weight = nn.Parameter(torch.zeros(1))
         self.tokenizer = Colours()
         self.drift, self.noise, self.ends_at = drift, noise, ends_at
@@ -62,6 +80,9 @@ class FakeModel(nn.Module):
         assert bool(batch.valid.all()) and batch.obs.shape[1] == batch.act.shape[1] + 1
         obs = batch.obs[:, -1]
         return State(memory=0, obs=obs, tokens=obs[:, 0, 0, :1].long())
+
+    def tokenize(self, batch: Any) -> Tensor:
+        return self.tokenizer.encode(Prev(batch.obs, batch.act), batch.obs)
 
     def imagine(self, state: State, act: Tensor) -> tuple[State, Prediction]:
         self.modes.append(self.training)

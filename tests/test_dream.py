@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import resource
 import sys
 from pathlib import Path
@@ -157,6 +158,8 @@ def test_training_logs_clip_grid_chart_and_numbers(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert record["step"] == 20 and record["imagination/mse_h15"] == 0
     assert record["imagination/copy_mse_h15"] > record["imagination/copy_mse_h1"] > 0
+    assert record["imagination/nll"] == pytest.approx(math.log(256))
+    assert not any(tag.startswith("imagination/nll_") for tag in record)
 
 
 @pytest.fixture
@@ -197,7 +200,12 @@ def test_command_writes_files_and_says_where(
     assert trained[0] == (tmp_path, "last", "auto") and trained[-1] == "closed"
     assert trained[1] is not None and trained[2] > 1_000_000, "not a seed of training"
     names = ["dream-1.gif", "dream-2.gif", "same-start.gif"]
-    assert [f.name for f in files] == names + ["horizon.png", "horizon.json", "horizon.csv"]
+    assert [f.name for f in files] == names + [
+        "horizon.png",
+        "horizon.json",
+        "horizon.csv",
+        "nats.json",
+    ]
     for file in files[:4]:
         with Image.open(file) as picture:
             assert getattr(picture, "n_frames", 1) == (11 if file.suffix == ".gif" else 1)
@@ -205,6 +213,8 @@ def test_command_writes_files_and_says_where(
     assert found["num_windows"] == 9 and found["source"] == "held-out"
     told = capsys.readouterr().out
     assert str(tmp_path / "media") in told and "copy last frame" in told
+    assert "costs 5.55 nats\n" in told
+    assert json.loads(files[-1].read_text())["nll"]["mean"] == pytest.approx(math.log(256))
 
 
 def test_random_episodes_are_played_without_the_agent_and_kept_apart(
@@ -213,7 +223,7 @@ def test_random_episodes_are_played_without_the_agent_and_kept_apart(
     files = main(tmp_path, ImagineOptions(policy="random", windows=9, horizon=6, dreams=2))
     assert files[0].parent.name == "imagine-last-random"
     assert trained[1] is None
-    assert json.loads(files[-2].read_text())["source"] == "held-out random"
+    assert json.loads(files[-3].read_text())["source"] == "held-out random"
 
 
 def test_command_refuses_what_cannot_work(tmp_path: Path, trained: list[Any]) -> None:
