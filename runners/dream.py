@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs.experience import Segment
+from runners.denoising import Film, films_of
 from runners.durable import disk_full_explained
 from runners.errors import UserError
+from runners.filmstrip import filmstrip
 from runners.horizon import HorizonReport, report_of
 from runners.likelihood import Likelihood, likelihood_of
 from runners.media import ENCODERS, SUFFIXES, encode_png
@@ -53,13 +55,14 @@ HELD_OUT_SEED = 1_000_003
 class Dreamt:
     """One session of dreaming: windows beside reality, one start dreamed often, the errors.
 
-    And what reality costs the world model.
+    And what reality costs the world model; of one that denoises, how frames came about.
     """
 
     comparison: Comparison
     free: FreeDreams
     report: HorizonReport
     likelihood: Likelihood
+    films: list[Film]
 
 
 def dream(
@@ -72,9 +75,11 @@ def dream(
     seed: int,
     source: str,
     dreams: int = DREAMS,
+    films: int = 1,
 ) -> Dreamt | None:
     """Dream `num` windows of the episodes, the most eventful first; None if all are too short.
 
+    films: of how many windows to keep how their frames came about.
     source: what episodes these are, in a word or two for the reader.
     """
     drawn = windows(episodes, context, horizon, num, np.random.default_rng(seed))
@@ -87,8 +92,9 @@ def dream(
         comparison = rollout(agent, batch, context)
         free = free_dreams(agent, batch, context, dreams)
         cost = likelihood_of(agent.world_model, batch, context, episode[order.numpy()])
+        drawn_so = films_of(agent.world_model, batch, context, films)
     report = report_of(comparison, episode[order.numpy()], source)
-    return Dreamt(comparison, free, report, cost)
+    return Dreamt(comparison, free, report, cost, drawn_so)
 
 
 def log_dreams(
@@ -104,7 +110,7 @@ def log_dreams(
 ) -> bool:
     """Log a clip, a grid, the errors by horizon, of windows of the newest episodes in replay.
 
-    And what those cost in nats.
+    And what those cost in nats; of a world model that denoises, a filmstrip.
 
     Call it under the autocast of training. Draws nothing from replay's or torch's random
     numbers, so a run that shows more pictures is the same run. `context` below 1 counts as 1, as
@@ -123,6 +129,8 @@ def log_dreams(
     log.clip("imagination/beside_reality", clip_of(dreamt.comparison, 0, caption), step, fps=FPS)
     log.clip("imagination/same_start", grid_of(dreamt.free, caption), step, fps=FPS)
     log.image("imagination/error_by_horizon", dreamt.report.chart(), step)
+    for film in dreamt.films:
+        log.image("imagination/denoising", filmstrip(film, caption), step)
     return True
 
 
@@ -158,7 +166,7 @@ def grid_of(free: FreeDreams, caption: str = "") -> np.ndarray:
 def write_dreams(
     folder: Path, dreamt: Dreamt, *, clips: int, format: str, fps: float
 ) -> list[Path]:
-    """Write clips, grid, chart and numbers; returns the files."""
+    """Write clips, grid, filmstrips, chart and numbers; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     encode, suffix = ENCODERS[format], SUFFIXES[format]
     report = dreamt.report
@@ -166,6 +174,8 @@ def write_dreams(
     for row in range(min(clips, len(dreamt.comparison.real))):
         contents[f"dream-{row + 1}{suffix}"] = encode(clip_of(dreamt.comparison, row), fps)
     contents[f"same-start{suffix}"] = encode(grid_of(dreamt.free), fps)
+    for number, film in enumerate(dreamt.films, 1):
+        contents[f"denoising-{number}.png"] = encode_png(filmstrip(film))
     contents["horizon.png"] = encode_png(report.chart())
     contents["horizon.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
     contents["horizon.csv"] = report.csv().encode()
@@ -230,6 +240,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
             horizon=horizon,
             num=max(options.windows, options.clips),
             dreams=options.dreams,
+            films=options.clips,
             seed=seed,
             source="held-out random" if random else "held-out",
         )
