@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from runners.horizon import Band, band_of
+from runners.horizon import Band
+from runners.intervals import half_over_groups
 from runners.rollout import ROWS, rows_of
 from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.nats import frame_nats, frame_nats_at
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from worldmodels.batch import Batch
@@ -76,7 +77,13 @@ def likelihood_of(
     costs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     # A window is one number: what it costs at each of its frames matters to nobody here.
     rows = {name: cost.mean(1, keepdim=True).cpu().numpy() for name, cost in costs.items()}
-    return Likelihood({name: band_of(row, episode) for name, row in rows.items()}, steps)
+    return Likelihood({name: _band(row, episode) for name, row in rows.items()}, steps)
+
+
+def _band(rows: np.ndarray, episode: np.ndarray) -> Band:
+    """As `band_of`, but a gap may be below 0."""
+    mean, half = rows.mean(axis=0, dtype=np.float64), half_over_groups(rows, episode)
+    return Band(mean, mean - half, mean + half)
 
 
 def _costs(world_model: WorldModel, batch: Batch, context: int, steps: int) -> dict[str, Tensor]:
