@@ -5,25 +5,17 @@ Axes: B windows, T steps of a window, K tokens of a step, V codes.
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from envs.experience import Segment
-from runners.dream import HELD_OUT_SEED
-from runners.evaluate import play
 from runners.hardware import Hardware, open_hardware
 from runners.opening import agent_to_train, open_env
-from runners.phases import Phase
-from runners.replay import Replay
-from runners.rollout import rows_of, windows
+from runners.recorded import Course, Games, clock_of, open_course, phase_of
+from runners.rollout import rows_of
 from runners.settings.config import Config
 from worldmodels.batch import Batch
 from worldmodels.protocols import Prev, Tokenizer
@@ -31,10 +23,6 @@ from worldmodels.quantizers.usage import perplexity
 
 CHAIN = 10
 """Steps of a held-out window, through which a tokenizer is fed its own frames."""
-WINDOWS = 128
-HELD_OUT_GAMES = 16
-MOST_ENVS = 16
-"""Games that run at once while they are recorded."""
 CHUNK = 16
 LATE = 0.9
 """Churn is counted from this share of the updates on."""
@@ -68,49 +56,11 @@ class Trial:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Games:
-    """Recorded games: those to learn from, and windows (B,CHAIN+1) of others."""
-
-    train: list[Segment]
-    held_out: Batch
-
-    @property
-    def frames(self) -> int:
-        """Frames to learn from."""
-        return sum(len(game.obs) for game in self.train)
-
-    def copy_mse(self) -> tuple[float, float]:
-        """Error of the frame before in place of a frame, and of the first after CHAIN steps."""
-        obs = self.held_out.obs.float() / 255
-        one, chain = obs[:, 1:] - obs[:, :-1], obs[:, -1] - obs[:, 0]
-        return float(one.square().mean()), float(chain.square().mean())
-
-
-def record(config: Config, games: int) -> Games:
-    """Games of random actions, and the windows of others; the same for the same environment.
-
-    Raises ValueError where no held-out game lasts CHAIN steps.
-    """
-    hardware = Hardware(torch.device("cpu"), torch.float32)
-
-    def at_random(count: int, seed: int) -> list[Segment]:
-        found: list[Segment] = []
-        for first in range(0, count, MOST_ENVS):
-            # `play` keeps the first game of each environment.
-            now = min(MOST_ENVS, count - first)
-            env = open_env(config, num_envs=now, workers=0, training=False)
-            try:
-                found += play(None, env, hardware, episodes=now, seed=seed + first, keep=now)[1]
-            finally:
-                env.close()
-        return found
-
-    held_out = at_random(HELD_OUT_GAMES, HELD_OUT_SEED)
-    drawn = windows(held_out, 0, CHAIN, WINDOWS, np.random.default_rng(0))
-    if drawn is None:
-        raise ValueError(f"no held-out game lasts {CHAIN} steps")
-    return Games(at_random(games, 0), drawn[0])
+def copy_mse(held_out: Batch) -> tuple[float, float]:
+    """Error of the frame before in place of a frame, and of the first after a window's steps."""
+    obs = held_out.obs.float() / 255
+    one, chain = obs[:, 1:] - obs[:, :-1], obs[:, -1] - obs[:, 0]
+    return float(one.square().mean()), float(chain.square().mean())
 
 
 def run_trials(configs: Sequence[Config], games: Games, updates: int) -> Iterator[Trial]:
@@ -120,30 +70,23 @@ def run_trials(configs: Sequence[Config], games: Games, updates: int) -> Iterato
     """
     first = configs[0]
     hardware = open_hardware(first.device, first.precision, first.threads)
-    with _replay(first, games.train) as replay:
-        start = replay.state_dict()
+    with open_course(first, games) as course:
         for config in configs:
-            rng = np.random.PCG64(config.seed).state
-            replay.load_state_dict(start | {"rng": rng})
-            yield _trial(config, games, replay, hardware, updates)
+            yield _trial(config, games, course, hardware, updates)
 
 
-def _trial(config: Config, games: Games, replay: Replay, hardware: Hardware, updates: int) -> Trial:
+def _trial(config: Config, games: Games, course: Course, hardware: Hardware, updates: int) -> Trial:
     env = open_env(config, num_envs=1, workers=0, training=False)
     env.close()
     agent = agent_to_train(config, env.spec, hardware)
-    learner = agent.learners()[0]
-    numbers = config.agent.phases.tokenizer.model_dump()
-    numbers.pop("priority")
-    phase = Phase(learner, hardware, **numbers)
+    phase = phase_of(config, agent.learners()[0], hardware)
     late = int(LATE * updates)
     metrics: dict[str, Tensor] = {}
-    clock = time.process_time if hardware.device.type == "cpu" else time.perf_counter
+    clock = clock_of(hardware)
     begin = clock()
-    for update in range(updates):
+    for update, batch in enumerate(course.batches(phase, config.seed, updates)):
         if update == late:
             phase.settle()
-        batch = replay.sample_windows(learner.name, phase.batch, phase.frames)
         metrics = phase.update(batch.to(hardware.device))
     in_use, dead = float(metrics["codes_in_use"]), float(metrics["dead_codes"])
     seconds = (clock() - begin) / updates
@@ -197,23 +140,3 @@ def _measure(tokenizer: Tokenizer, batch: Batch) -> tuple[Tensor, Tensor, Tensor
 
 def _error(frames: Tensor, real: Tensor) -> Tensor:
     return (frames.float() - real.float()) / 255
-
-
-@contextmanager
-def _replay(config: Config, games: Sequence[Segment]) -> Iterator[Replay]:
-    """The games in a replay of their own, as training draws from."""
-    with tempfile.TemporaryDirectory() as folder:
-        replay = Replay(
-            Path(folder),
-            num_streams=1,
-            obs_shape=games[0].obs.shape[1:],
-            priorities={"tokenizer": config.agent.phases.tokenizer.priority},
-            seed=0,
-            length_exponent=config.agent.length_exponent,
-        )
-        try:
-            for game in games:
-                replay.add(0, game)
-            yield replay
-        finally:
-            replay.close()

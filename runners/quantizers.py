@@ -25,7 +25,8 @@ from runners.settings.tokenizers import AutoencoderSettings
 from runners.versions import describe_versions
 
 if TYPE_CHECKING:
-    from runners.quantizer_trials import Games, Trial
+    from runners.quantizer_trials import Trial
+    from runners.recorded import Games
 
 LEVELS = (
     *((8, 8), (8, 4, 4), (8, 6, 5), (8, 8, 8)),
@@ -76,12 +77,13 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
 
     Raises UserError where the folder cannot be made, or all held-out games are too short.
     """
-    from runners.quantizer_trials import record, run_trials
+    from runners.quantizer_trials import CHAIN, run_trials
+    from runners.recorded import record
 
     out = folder_for_output(options.out)
     print(f"playing {options.games} games at random ...", file=sys.stderr, flush=True)
     try:
-        games = record(configs[0], options.games)
+        games = record(configs[0], options.games, CHAIN)
     except ValueError as error:
         raise UserError(str(error)) from error
     about = _about(games, command)
@@ -133,8 +135,10 @@ def write(
 
 def _about(games: Games, command: Sequence[str]) -> dict[str, Any]:
     """What all trainings have in common, for both files."""
+    from runners.quantizer_trials import copy_mse
+
     versions = describe_versions()
-    one, chain = games.copy_mse()
+    one, chain = copy_mse(games.held_out)
     return {
         "command": shlex.join(command),
         "commit": versions["git"],

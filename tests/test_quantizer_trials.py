@@ -12,8 +12,9 @@ from torch import Tensor
 
 from runners import commands
 from runners.errors import UserError
-from runners.quantizer_trials import CHAIN, measure, record
+from runners.quantizer_trials import CHAIN, measure
 from runners.quantizers import settings_of
+from runners.recorded import record
 from runners.settings.load import load
 from runners.settings.options import QuantizerOptions
 from worldmodels.batch import Batch
@@ -76,7 +77,7 @@ def test_fsq_has_the_levels_that_come_nearest(codes: int, levels: int) -> None:
 
 def test_recorded_games_are_the_same_each_time() -> None:
     config = load([*SMALL, "env.length=20"]).config
-    one, two = record(config, 18), record(config, 18)
+    one, two = record(config, 18, CHAIN), record(config, 18, CHAIN)
     assert len(one.train) == 18 and one.frames == sum(len(game.act) + 1 for game in one.train)
     # All of them different, whichever were played at the same time.
     assert len({game.obs.tobytes() for game in one.train}) == 18
