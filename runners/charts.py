@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,9 +53,15 @@ def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked"
 
 
 def line_chart(
-    x: np.ndarray, lines: Sequence[Line], *, title: str, x_name: str, y_name: str
+    x: np.ndarray,
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_name: str,
+    y_name: str,
+    zero: bool = True,
 ) -> np.ndarray:
-    """Curves with their bands over x (X,), with y = 0 in the picture; a legend names them."""
+    """Curves with their bands over x (X,); a legend names them. zero: y = 0 is in the picture."""
     width, height, left = 520, 260, 64
     named = _legend([line for line in lines if line.name], width)
     top = 66 + ROW * len(named)
@@ -62,9 +69,7 @@ def line_chart(
     draw = ImageDraw.Draw(page)
     text(draw, (12, 16), title, 15)
     numbers = np.concatenate([np.concatenate([line.y, line.low, line.high]) for line in lines])
-    high = max(0.0, float(np.nanmax(numbers))) * 1.05
-    low = min(0.0, float(np.nanmin(numbers))) * 1.05
-    high = high if high > low else low + 1.0
+    low, high = _range(numbers, zero)
 
     def up(y: np.ndarray) -> np.ndarray:
         return (y - low) / (high - low)
@@ -90,6 +95,16 @@ def line_chart(
         for at_x, line in names:
             _name(draw, left + at_x, 66 + ROW * row, line)
     return np.asarray(page)
+
+
+def _range(numbers: np.ndarray, zero: bool) -> tuple[float, float]:
+    """From where to where the picture goes."""
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    if zero:
+        low, high = min(0.0, low) * 1.05, max(0.0, high) * 1.05
+    else:
+        low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    return low, high if high > low else low + 1.0
 
 
 ROW = 20
@@ -120,8 +135,8 @@ def _name(draw: ImageDraw.ImageDraw, left: float, y: float, line: Line) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers from `low`, at most 0, up to `high`, at least 0."""
+    """Three to six round numbers from `low` up to `high`."""
     raw = (high - low) / 5
     unit = 10.0 ** np.floor(np.log10(raw))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
-    return [float(i * step) for i in range(int(low / step), int(high / step) + 1)]
+    return [float(i * step) for i in range(ceil(low / step), floor(high / step) + 1)]

@@ -126,7 +126,7 @@ COMMANDS: dict[str, Command] = {
         "RUN [key=value ...]", "draw what it dreams", commands.imagine, command_help.imagine
     ),
     "list": Command(
-        "[presets|agents|games|runs]",
+        "[presets|agents|games|tables|runs]",
         "what there is to choose from",
         commands.list_choices,
         command_help.list_choices,
@@ -142,6 +142,12 @@ COMMANDS: dict[str, Command] = {
         "compare quantizers on the same games",
         commands.quantizers,
         command_help.quantizers,
+    ),
+    "ablate": Command(
+        "[key=value ...]",
+        "compare world models on the same tokens",
+        commands.ablate,
+        command_help.ablate,
     ),
     "report": Command(
         "RUN [RUN ...] [key=value ...]",

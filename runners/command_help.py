@@ -46,6 +46,11 @@ def quantizers() -> str:
     return f"{_options('QuantizerOptions')}\n\n{train()}"
 
 
+def ablate() -> str:
+    """Its options, and the settings of a new run."""
+    return f"{_options('AblateOptions')}\n\n{train()}"
+
+
 def report() -> str:
     """Its options."""
     return _options("ReportOptions")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 
-TOPICS = ("presets", "agents", "games", "runs")
+TOPICS = ("presets", "agents", "games", "tables", "runs")
 
 
 def train(words: list[str]) -> int:
@@ -105,6 +105,19 @@ def quantizers(words: list[str]) -> int:
     return 0
 
 
+def ablate(words: list[str]) -> int:
+    """Train the dynamics alone in each of several ways, on the same tokens."""
+    from runners.settings.options import AblateOptions
+
+    options, rest = _own_options(AblateOptions, words)
+    from runners import ablate as comparing
+
+    table, plan = comparing.settings_of(rest, options)
+    _can_train(plan.rows[0].config)
+    comparing.main(table, plan, options, command=["tokendream", "ablate", *words])
+    return 0
+
+
 def report(words: list[str]) -> int:
     """Put runs of the same settings together: curves, a table, what it was run on."""
     from runners.settings.options import ReportOptions
@@ -146,7 +159,7 @@ def config(words: list[str]) -> int:
 
 
 def list_choices(words: list[str]) -> int:
-    """Print the presets, the games, or the runs."""
+    """Print the presets, the games, the tables of ablate, or the runs."""
     topic = words[0] if words else "presets"
     roots = [word.partition("=")[2] for word in words[1:] if word.startswith("root=")]
     if topic not in TOPICS or len(words) > 1 + len(roots):
@@ -161,6 +174,10 @@ def list_choices(words: list[str]) -> int:
         from runners.settings.show import games_text
 
         print(games_text())
+    elif topic == "tables":
+        from runners.settings.ablations import tables_text
+
+        print(tables_text())
     else:
         _list_runs(_root(roots))
     return 0

@@ -29,6 +29,15 @@ def interval_over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def mean_text(values: Sequence[float], form: str, spread: bool = False) -> str:
+    """The mean of those that are no NaN, and its interval if asked for; a dash where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    if not numbers:
+        return "–"
+    mean, low, _ = interval_over_seeds(numbers)
+    return f"{mean:{form}}" + (f" ± {mean - low:{form}}" if spread and not math.isnan(low) else "")
+
+
 def half_over_groups(rows: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Half the interval of the mean of rows (B,H) that are alike within a group, (H,).
 

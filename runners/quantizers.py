@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runners.console import duration
 from runners.durable import folder_for_output, json_text, write_atomic
 from runners.errors import UserError
-from runners.intervals import interval_over_seeds
+from runners.intervals import mean_text
 from runners.markdown import markdown_table
 from runners.settings.config import Config
 from runners.settings.load import load
@@ -22,7 +21,7 @@ from runners.settings.options import QuantizerOptions
 from runners.settings.quantizers import QUANTIZERS as KINDS
 from runners.settings.show import place, shown_value
 from runners.settings.tokenizers import AutoencoderSettings
-from runners.versions import describe_versions
+from runners.versions import provenance, provenance_text
 
 if TYPE_CHECKING:
     from runners.quantizer_trials import Trial
@@ -110,7 +109,7 @@ def write(
     about: dict[str, Any],
 ) -> None:
     """quantizers.json, with every trial, and quantizers.md, with their means, to a folder."""
-    config, machine = configs[0], about["machine"]
+    config = configs[0]
     found = about | {"trials": [asdict(trial) for trial in trials]}
     write_atomic(out / "quantizers.json", json_text(found))
     text = [
@@ -126,9 +125,7 @@ def write(
         "updates changed. Seconds of an update are of processor time on a CPU.",
         f"{options.updates:,} updates on {about['frames']:,} frames of {options.games} random "
         "games; measured on other games. One command, commit and machine:",
-        f"```\n{about['command']}\n```",
-        f"commit {about['commit'] or 'unknown'}; {machine['cpu']}, {machine['cores']} cores; "
-        f"torch {about['torch']}",
+        provenance_text(about),
     ]
     write_atomic(out / "quantizers.md", "\n\n".join(text) + "\n")
 
@@ -137,13 +134,8 @@ def _about(games: Games, command: Sequence[str]) -> dict[str, Any]:
     """What all trainings have in common, for both files."""
     from runners.quantizer_trials import copy_mse
 
-    versions = describe_versions()
     one, chain = copy_mse(games.held_out)
-    return {
-        "command": shlex.join(command),
-        "commit": versions["git"],
-        "machine": {k: versions[k] for k in ("cpu", "cores", "memory_gib", "gpus")},
-        "torch": versions["packages"].get("torch"),
+    return provenance(command) | {
         "frames": games.frames,
         "copy_mse": one,
         "copy_chain_mse": chain,
@@ -183,6 +175,4 @@ def _rows(trials: Sequence[Trial]) -> list[list[str]]:
 
 def _cell(heading: str, column: tuple[Number, str], trials: Sequence[Trial]) -> str:
     number, form = column
-    mean, low, _ = interval_over_seeds([number(trial) for trial in trials])
-    spread = f" ± {mean - low:{form}}" if heading in SPREAD and not math.isnan(low) else ""
-    return f"{mean:{form}}{spread}"
+    return mean_text([number(trial) for trial in trials], form, heading in SPREAD)

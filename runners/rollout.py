@@ -164,14 +164,14 @@ def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Compa
     for act in batch.act[:, context:].unbind(1):
         state, prediction = world_model.imagine(state, act)
         _, value, carry = agent.judge_dream(state, carry)
-        obs = _picture(world_model, obs, act, state)
+        obs = picture(world_model, obs, act, state)
         frames.append(obs)
         values.append(value)
         predictions.append(prediction)
     state, obs, misled = world_model.start(past), past.obs[:, -1], []
     for act in wrong.unbind(1):
         state, _ = world_model.imagine(state, act)
-        obs = _picture(world_model, obs, act, state)
+        obs = picture(world_model, obs, act, state)
         misled.append(obs)
     real = batch.obs[:, 1:]
     sampled = torch.stack([p.tokens for p in predictions], 1)
@@ -205,7 +205,7 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
         act = sample(logits)
         state, prediction = agent.world_model.imagine(state, act)
         logits, _, carry = agent.judge_dream(state, carry)
-        obs = _picture(agent.world_model, obs, act, state)
+        obs = picture(agent.world_model, obs, act, state)
         frames.append(obs)
         rews.append(prediction.rew)
         ends.append(prediction.end)
@@ -221,7 +221,7 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
     )
 
 
-def _picture(world_model: WorldModel, obs: Tensor, act: Tensor, state: State) -> Tensor:
+def picture(world_model: WorldModel, obs: Tensor, act: Tensor, state: State) -> Tensor:
     """The frame (B,H,W,C) of an imagined moment, drawn here where imagination drew none.
 
     obs, act: the frame before, and what was done there.

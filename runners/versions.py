@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,27 @@ def describe_versions() -> dict[str, Any]:
         "git": _git_commit(),
         "packages": dict(sorted({dist.name: dist.version for dist in distributions()}.items())),
     }
+
+
+def provenance(command: Sequence[str]) -> dict[str, Any]:
+    """For a file of measurements: what made them, and where."""
+    versions = describe_versions()
+    return {
+        "command": shlex.join(command),
+        "commit": versions["git"],
+        "machine": {k: versions[k] for k in ("cpu", "cores", "memory_gib", "gpus")},
+        "torch": versions["packages"].get("torch"),
+    }
+
+
+def provenance_text(found: Mapping[str, Any]) -> str:
+    """The same for a reader of Markdown."""
+    machine = found["machine"]
+    return (
+        f"```\n{found['command']}\n```\n\n"
+        f"commit {found['commit'] or 'unknown'}; {machine['cpu']}, {machine['cores']} cores; "
+        f"torch {found['torch']}"
+    )
 
 
 def _cpu_name() -> str:

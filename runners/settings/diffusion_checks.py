@@ -32,7 +32,7 @@ def check_diffusion(dynamics: DiffusionSettings, tokenizer: TokenizerSettings) -
 
 
 def _steps(dynamics: DiffusionSettings, tokenizer: TokenizerSettings) -> Iterator[str]:
-    sampler, (name, tokens) = dynamics.sampler, _tokens(tokenizer)
+    sampler, (name, tokens) = dynamics.sampler, tokens_of(tokenizer)
     if isinstance(sampler, GroupedSettings) and sampler.steps > tokens:
         yield (
             f"{AT}sampler.steps={sampler.steps} is more than {name}: every step reveals at least "
@@ -40,7 +40,7 @@ def _steps(dynamics: DiffusionSettings, tokenizer: TokenizerSettings) -> Iterato
         )
 
 
-def _tokens(tokenizer: TokenizerSettings) -> tuple[str, int]:
+def tokens_of(tokenizer: TokenizerSettings) -> tuple[str, int]:
     """How many tokens a frame has, and what says so."""
     if isinstance(tokenizer, PatchNnSettings):
         tokens = (64 // tokenizer.patch) ** 2

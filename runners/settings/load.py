@@ -59,8 +59,8 @@ class _Words:
     values: Values = field(default_factory=dict)
 
 
-def load(words: Sequence[str]) -> Resolved:
-    """Settings from the words of a command line. Raises UserError with all faults."""
+def load(words: Sequence[str], above: Sequence[Values] = ()) -> Resolved:
+    """Settings from the words of a command line, and layers above it. Raises UserError."""
     faults = Faults()
     line = _take_apart(words, faults)
     layers: list[Values] = []
@@ -70,7 +70,7 @@ def load(words: Sequence[str]) -> Resolved:
         layers.append(values)
     chosen = _choose(line.presets, faults)
     below = [_preset_layer(chosen[group], chosen) for group in GROUPS if group in chosen]
-    values = merge([*below, *layers, line.values])
+    values = merge([*below, *layers, line.values, *above])
     # Without its preset one cannot say which settings a group has.
     missing = [group for group in ("env", "agent") if group not in chosen]
     values = {key: value for key, value in values.items() if key[0] not in missing}

@@ -116,3 +116,17 @@ class QuantizerOptions(Settings):
     updates: int = Field(1000, ge=10, le=1_000_000, description="of the tokenizer, in each")
     games: int = Field(64, ge=1, le=4096, description="recorded games of random actions")
     out: str = Field("quantizers", min_length=1, description="folder to write to, made if need be")
+
+
+class AblateOptions(Settings):
+    """What `ablate` takes besides the settings of a run."""
+
+    table: str = Field("diffusion", min_length=1, description="whose rows: configs/ablation/*.yaml")
+    rows: tuple[str, ...] = Field((), description="which of its rows; [] all that can be")
+    seeds: int = Field(3, ge=1, le=100, description="trainings of each")
+    updates: int = Field(1000, ge=1, le=1_000_000, description="of the dynamics, in each")
+    tokenizer_updates: int = Field(
+        2000, ge=1, le=1_000_000, description="of the tokenizer before, one for all with a seed"
+    )
+    games: int = Field(64, ge=1, le=4096, description="recorded games of random actions")
+    out: str = Field("ablate", min_length=1, description="folder to write to, made if need be")

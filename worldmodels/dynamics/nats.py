@@ -28,7 +28,7 @@ def frame_nats(dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int = 
     goes token by token; what it costs one that draws all tokens at once, a denoiser with a single
     step among them.
     """
-    walk = _along(dynamics, batch, tokens, context)
+    walk = along(dynamics, batch, tokens, context)
     return torch.stack([token_nll(said.logits, goal) for _, _, goal, said in walk], 1).sum(-1)
 
 
@@ -45,7 +45,7 @@ def frame_nats_at(
     """
     sizes = {n: groups(net.layout.tokens, n, "linear") for n in steps}
     cost: dict[int, list[Tensor]] = {n: [] for n in steps}
-    for memory, act, goal, _ in _along(net, batch, tokens, context):
+    for memory, act, goal, _ in along(net, batch, tokens, context):
         order, roomy = torch.rand(goal.shape, device=goal.device), net.with_room(memory)
 
         def denoise(z: Tensor, memory: Any = roomy, act: Tensor = act) -> Tensor:
@@ -59,8 +59,8 @@ def frame_nats_at(
     return {n: torch.stack(column, 1) for n, column in cost.items()}
 
 
-def _along(
-    dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int
+def along(
+    dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int = 0
 ) -> Iterator[tuple[Any, Tensor, Tensor, Prediction]]:
     """Walk along true frames: the memory before each step, action, tokens, what was said of it."""
     memory = dynamics.start(batch.first(context), tokens[:, : context + 1])

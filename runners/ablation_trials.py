@@ -1,0 +1,155 @@
+"""World models alone, one row of a table after the other, on the same tokens of recorded games.
+
+Axes: B windows, T steps of a window, K tokens of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from agents.agent import Agent
+from envs.experience import EnvSpec
+from runners.ablation_measures import Dreamed, Known, dreamed, known
+from runners.hardware import Hardware, open_hardware
+from runners.opening import agent_to_train, new_agent, open_env
+from runners.recorded import Course, Games, clock_of, open_course, phase_of
+from runners.rollout import undisturbed
+from runners.settings.ablations import Plan, Row
+from runners.settings.config import Config
+from runners.settings.options import AblateOptions
+from worldmodels.batch import Batch
+from worldmodels.protocols import Tokenizer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One world model of a table, trained with one seed; training: the row that was trained.
+
+    parameters: of the dynamics. seconds: of an update of it and its batch, whose tokens were known;
+    on a CPU of processor time.
+    """
+
+    row: str
+    seed: int
+    training: str
+    parameters: int
+    seconds: float
+    known: Known
+    dreamed: Dreamed
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What all rows learn from with one seed: a tokenizer for good, the tokens of every batch."""
+
+    tokenizer: Tokenizer
+    tokens: list[Tensor]
+
+
+def context_of(config: Config) -> int:
+    """Real steps seen before a dream: as in training, but somebody has to see a start."""
+    return max(1, config.agent.behaviour.context)
+
+
+def steps_of(config: Config) -> int:
+    """Steps of a held-out window: those seen, and those dreamed."""
+    return context_of(config) + config.agent.behaviour.horizon
+
+
+def run_trials(plan: Plan, games: Games, options: AblateOptions) -> Iterator[Trial]:
+    """Train and measure the rows, seed by seed; rows with the same training one after the other."""
+    first = plan.rows[0].config
+    hardware = open_hardware(first.device, first.precision, first.threads)
+    env = open_env(first, num_envs=1, workers=0, training=False)
+    env.close()
+    with open_course(first, games) as course:
+        for seed in range(options.seeds):
+            lesson = learn_tokens(_seeded(first, seed), env.spec, hardware, course, options)
+            for group in plan.trainings():
+                yield from _trials(group, seed, lesson, env.spec, hardware, course, games)
+
+
+def learn_tokens(
+    config: Config, spec: EnvSpec, hardware: Hardware, course: Course, options: AblateOptions
+) -> Lesson:
+    """Train the tokenizer, and write down the tokens of all batches that dynamics will learn."""
+    agent = agent_to_train(config, spec, hardware)
+    tokenizer, dynamics, _ = agent.learners()
+    phase = phase_of(config, tokenizer, hardware)
+    for batch in course.batches(phase, config.seed, options.tokenizer_updates):
+        phase.update(batch.to(hardware.device))
+    agent.eval()
+    phase = phase_of(config, dynamics, hardware)
+    with hardware.autocast():
+        tokens = [
+            agent.world_model.tokenize(batch.to(hardware.device)).int()
+            for batch in course.batches(phase, config.seed, options.updates)
+        ]
+    return Lesson(agent.world_model.tokenizer, tokens)
+
+
+def learn_dynamics(
+    config: Config, spec: EnvSpec, hardware: Hardware, course: Course, lesson: Lesson
+) -> tuple[Agent, float]:
+    """An agent whose dynamics has learned the lesson, and the seconds of an update."""
+    agent = _with_tokenizer(config, spec, hardware, lesson)
+    told = iter(lesson.tokens)
+    # As the agent's own learner, but that it need not ask the tokenizer.
+    learner = replace(agent.learners()[1], prepare=lambda batch: (batch, next(told).long()))
+    phase, clock = phase_of(config, learner, hardware), clock_of(hardware)
+    begin, updates = clock(), len(lesson.tokens)
+    for batch in course.batches(phase, config.seed, updates):
+        phase.update(batch.to(hardware.device))
+    return agent, (clock() - begin) / updates
+
+
+def _trials(
+    group: Sequence[Row],
+    seed: int,
+    lesson: Lesson,
+    spec: EnvSpec,
+    hardware: Hardware,
+    course: Course,
+    games: Games,
+) -> Iterator[Trial]:
+    first = group[0]
+    trained, seconds = learn_dynamics(_seeded(first.config, seed), spec, hardware, course, lesson)
+    learned = _module(trained.world_model.dynamics)
+    for row in group:
+        agent = _with_tokenizer(_seeded(row.config, seed), spec, hardware, lesson)
+        dynamics = _module(agent.world_model.dynamics)
+        dynamics.load_state_dict(learned.state_dict())
+        found = measure(agent, row.config, games.held_out, hardware)
+        parameters = sum(p.numel() for p in dynamics.parameters())
+        yield Trial(row.name, seed, first.name, parameters, seconds, *found)
+
+
+def measure(
+    agent: Agent, config: Config, held_out: Batch, hardware: Hardware
+) -> tuple[Known, Dreamed]:
+    """What is known and dreamed of held-out windows; with the same random numbers every time."""
+    windows = held_out.to(hardware.device)
+    # More than this no dynamics remembers.
+    blocks = config.agent.dynamics.model_dump()["blocks"]
+    with undisturbed(agent, 0), hardware.autocast():
+        knows = known(agent.world_model, windows.last(blocks - 1))
+        dreams = dreamed(agent.world_model, windows, context_of(config), hardware)
+    return knows, dreams
+
+
+def _with_tokenizer(config: Config, spec: EnvSpec, hardware: Hardware, lesson: Lesson) -> Agent:
+    agent = new_agent(config, spec, hardware)
+    agent.world_model.tokenizer = lesson.tokenizer
+    return agent
+
+
+def _module(dynamics: object) -> nn.Module:
+    assert isinstance(dynamics, nn.Module)
+    return dynamics
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return config.model_copy(update={"seed": seed})
