@@ -117,9 +117,9 @@ def write(
         "`nats`: what a frame costs, given the true past; of tokens drawn one after the other, or "
         "all at once, exact, and of a denoiser the bound, with one group for each token. `in n`: "
         "of drawing it in n groups of tokens, in random order; noise without masks has no more "
-        "than `in 1`. `changed`: tokens that differ from those at the same place a step before, share "
-        "for which the likeliest was right; a denoiser knows nothing else of the frame, an "
-        "autoregressive model the true tokens before. `reward`: mean absolute error; `reward F1`: "
+        "than `in 1`. `changed`: of tokens that differ from those at the same place a step before, "
+        "for how many of 100 the likeliest was right; a denoiser knows nothing else of the frame, "
+        "an autoregressive model the true tokens before. `reward`: absolute error; `reward F1`: "
         "of rewards that are not 0; a denoiser reads reward and end from the finished, true frame. "
         f"{len(chosen.rows)} rows, {about['windows']} windows of at most {steps} steps.",
         "## Dreams",

@@ -115,7 +115,9 @@ def _known(world_model: WorldModel, batch: Batch) -> dict[str | int, Tensor]:
         "changed": goal[:, 1:] != goal[:, :-1],
     }
     if isinstance(dynamics, Diffusion) and not isinstance(dynamics.process, Uniform):
-        found |= frame_nats_at(dynamics, batch, tokens, counts_of(dynamics.layout.tokens))
+        counts = counts_of(dynamics.layout.tokens)
+        for n, nats in frame_nats_at(dynamics, batch, tokens, counts).items():
+            found[n] = nats
     return found
 
 

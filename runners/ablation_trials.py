@@ -20,7 +20,6 @@ from runners.rollout import undisturbed
 from runners.settings.ablations import Plan, Row
 from runners.settings.config import Config
 from runners.settings.options import AblateOptions
-from worldmodels.batch import Batch
 from worldmodels.protocols import Tokenizer
 
 
@@ -118,26 +117,25 @@ def _trials(
     first = group[0]
     trained, seconds = learn_dynamics(_seeded(first.config, seed), spec, hardware, course, lesson)
     learned = _module(trained.world_model.dynamics)
+    windows = games.held_out.to(hardware.device)
+    knows: dict[object, Known] = {}
     for row in group:
         agent = _with_tokenizer(_seeded(row.config, seed), spec, hardware, lesson)
-        dynamics = _module(agent.world_model.dynamics)
+        dynamics, world_model = _module(agent.world_model.dynamics), agent.world_model
         dynamics.load_state_dict(learned.state_dict())
-        found = measure(agent, row.config, games.held_out, hardware)
+        settings = row.config.agent.dynamics.model_dump()
+        # Of what differs within a group, only guidance counts where nothing is drawn.
+        guidance = settings.get("guidance")
+        with hardware.autocast():
+            if guidance not in knows:
+                # More than `blocks` frames no dynamics remembers.
+                whole = windows.last(settings["blocks"] - 1)
+                with undisturbed(agent, 0):
+                    knows[guidance] = known(world_model, whole)
+            with undisturbed(agent, 0):
+                dreams = dreamed(world_model, windows, context_of(row.config), hardware)
         parameters = sum(p.numel() for p in dynamics.parameters())
-        yield Trial(row.name, seed, first.name, parameters, seconds, *found)
-
-
-def measure(
-    agent: Agent, config: Config, held_out: Batch, hardware: Hardware
-) -> tuple[Known, Dreamed]:
-    """What is known and dreamed of held-out windows; with the same random numbers every time."""
-    windows = held_out.to(hardware.device)
-    # More than this no dynamics remembers.
-    blocks = config.agent.dynamics.model_dump()["blocks"]
-    with undisturbed(agent, 0), hardware.autocast():
-        knows = known(agent.world_model, windows.last(blocks - 1))
-        dreams = dreamed(agent.world_model, windows, context_of(config), hardware)
-    return knows, dreams
+        yield Trial(row.name, seed, first.name, parameters, seconds, knows[guidance], dreams)
 
 
 def _with_tokenizer(config: Config, spec: EnvSpec, hardware: Hardware, lesson: Lesson) -> Agent:

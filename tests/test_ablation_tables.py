@@ -1,0 +1,133 @@
+"""Tables of world models: which rows they have, their settings, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runners.errors import UserError
+from runners.settings.ablations import plan, read_table, tables
+from runners.settings.config import Config
+from runners.settings.diffusion import DiffusionSettings
+from runners.settings.load import load
+
+TABLE = read_table("diffusion")
+TINY = ["size=tiny"]
+WHOLE = ["size=tiny", "agent=diffusion"]
+
+
+def settings(words: list[str], *rows: str) -> dict[str, DiffusionSettings]:
+    """Of rows that denoise."""
+    found = {}
+    for row in plan(TABLE, rows, words).rows:
+        assert isinstance(row.config.agent.dynamics, DiffusionSettings)
+        found[row.name] = row.config.agent.dynamics
+    return found
+
+
+def steps(words: list[str], *rows: str) -> list[int]:
+    return [dynamics.sampler.steps for dynamics in settings(words, *rows).values()]
+
+
+def layers(config: Config) -> int:
+    layers: int = config.agent.dynamics.model_dump()["layers"]
+    return layers
+
+
+def test_steps_follow_the_number_of_tokens() -> None:
+    rows = ("diffusion", "steps_1", "steps_all")
+    assert steps(TINY, *rows) == [2, 1, 4]
+    assert steps(WHOLE, *rows) == [4, 1, 16]
+    assert steps(["size=tiny", "agent.tokenizer.tokens=1"], "diffusion") == [1]
+    made = plan(TABLE, ("diffusion", "steps_2", "steps_8"), TINY)
+    assert [row.name for row in made.rows] == ["diffusion"]
+    assert made.left_out == ["steps_2: it is diffusion", "steps_8: more than 4 tokens"]
+    # It is left out only where the other is there.
+    assert steps(TINY, "steps_2") == [2]
+    with pytest.raises(UserError, match="no row is left\n  steps_8: more than 4 tokens"):
+        plan(TABLE, ("steps_8",), TINY)
+
+
+def test_all_rows_have_as_many_layers() -> None:
+    rows = ("autoregressive", "diffusion", "st", "head_2", "head_3")
+    made = plan(TABLE, rows, WHOLE)
+    # Two in the trunk and one in the head of the preset.
+    assert {row.name: layers(row.config) for row in made.rows} == {
+        "autoregressive": 3,
+        "diffusion": 2,
+        "st": 3,
+        "head_2": 1,
+    }
+    assert made.left_out == ["head_3: a head of 3 layers leaves none of 3"]
+    (row,) = plan(TABLE, ("diffusion",), [*TINY, "agent.dynamics.layers=5"]).rows
+    assert layers(row.config) == 4
+
+
+def test_rows_that_dream_otherwise_share_a_training() -> None:
+    names = ("diffusion", "steps_1", "copilot4d_noise", "gibbs", "guidance_0", "guidance_2")
+    groups = plan(TABLE, names, WHOLE).trainings()
+    assert [[row.name for row in group] for group in groups] == [
+        ["diffusion", "steps_1", "gibbs"],
+        ["copilot4d_noise"],
+        ["guidance_0", "guidance_2"],
+    ]
+
+
+@pytest.mark.parametrize("words", [TINY, ["size=tiny", "agent=rem"], ["agent=copilot4d"]])
+def test_every_row_is_sound(words: list[str]) -> None:
+    made = plan(TABLE, (), words)
+    assert {row.name for row in made.rows} | {line.split(":")[0] for line in made.left_out} == set(
+        TABLE.rows
+    )
+    assert set(TABLE.charts) <= set(TABLE.rows)
+
+
+def test_the_row_copilot4d_is_its_preset_but_for_steps() -> None:
+    dynamics = load(["agent=copilot4d"]).config.agent.dynamics
+    row = settings(["agent=diffusion"], "copilot4d")["copilot4d"].model_dump()
+    preset = dynamics.model_dump()
+    for tree in (row, preset):
+        del tree["sampler"]["steps"], tree["layers"]
+    assert row == preset
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "said"),
+    [
+        (("steps1",), TINY, "no row 'steps1'\n  did you mean: steps_1"),
+        (("xyz",), TINY, "see: tokendream list tables"),
+        (("st", "st"), TINY, r"rows=\[st,st\] names one of them twice"),
+        (("st",), [*TINY, "agent.dynamics.widht=3"], "did you mean: agent.dynamics.width"),
+    ],
+)
+def test_a_wrong_row_is_told(rows: tuple[str, ...], words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(TABLE, rows, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows: {a: {kind: parallel}, b: {like: c}}", "row 'b' is like 'c', which is no row above"),
+        ("rows: {a: parallel}", "row 'a' should hold settings of agent.dynamics"),
+        ("row: {}", "it needs 'rows'"),
+        ("rows: {a: {}}\nchart: [a]", "there is no entry 'chart'\n  did you mean: charts"),
+        ("rows: {a: {kind: parallell}}", r"kind='parallell' \(row a\)"),
+        ("rows: {a: {sampler.steps: 2}}", "sampler"),
+    ],
+)
+def test_a_wrong_table_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    (tmp_path / "configs" / "ablation").mkdir(parents=True)
+    (tmp_path / "configs" / "ablation" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert tables() == ["diffusion", "mine"]
+    with pytest.raises(UserError, match=said):
+        plan(read_table("mine"), (), TINY)
+
+
+def test_a_table_that_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match="table=difusion.*there are: diffusion.*\n.*mean: diff"):
+        read_table("difusion")
