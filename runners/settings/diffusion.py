@@ -63,6 +63,9 @@ class DiffusionSettings(TransformerSettings):
     """A denoiser of all tokens of a frame together, given the frames before it."""
 
     kind: Literal["diffusion"] = Field("diffusion", description="which dynamics model")
+    init: Literal["normal", "fan_in"] = Field(
+        "fan_in", description="how weights begin: N(0, 0.02) as GPT-2's, or by number of inputs"
+    )
     backbone: Annotated[SerializeAsAny[BackboneSettings], Variants("kind", BACKBONES)] = Field(
         TrunkHeadSettings(), description="how blocks attend to each other"
     )

@@ -73,6 +73,9 @@ class TransformerSettings(DynamicsSettings):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="share dropped in training, never in dreams"
     )
+    init: Literal["normal", "fan_in"] = Field(
+        "normal", description="how weights begin: N(0, 0.02) as GPT-2's, or by number of inputs"
+    )
     layout: Annotated[
         SerializeAsAny[LayoutSettings], Variants("kind", LAYOUTS, shared=FrameLayoutSettings)
     ] = Field(DeltaLayoutSettings(), description="order of tokens within a step")

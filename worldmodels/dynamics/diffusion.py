@@ -25,7 +25,7 @@ from worldmodels.dynamics.scores import Weights, among, head, predict, weigh
 from worldmodels.nets.branches import Backbone, Past
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import REWARD_TARGETS
-from worldmodels.nets.init import init_normal
+from worldmodels.nets.init import INITS
 from worldmodels.protocols import Layout, Loss, Prediction
 
 
@@ -66,6 +66,7 @@ class Diffusion(nn.Module):
         token_weight: float,
         reward_weight: float,
         end_weight: float,
+        init: str,
         backbone: Backbone,
         process: Process,
         sampler: Sampler,
@@ -84,10 +85,13 @@ class Diffusion(nn.Module):
         self.net = backbone
         # What stands in a slot: alone, that nothing does; in the last one, the readout.
         self.slot, self.mask = nn.Embedding(slots, width), nn.Embedding(1, width)
+        # Embeddings start small beside what layers add to them, and a denoiser that looks at the
+        # past first may never learn to look at what is shown of its own frame.
+        self.enter = nn.LayerNorm(width)
         self.token_head = head(width, vocab)
         self.reward_head = head(width, self.reward.size)
         self.end_head = head(width, 2)
-        self.apply(init_normal)
+        self.apply(INITS[init])
         # A frame's pixels, or the slots of its blocks in a perceptron or in attention.
         sequence = (slots + layout.stride) * max(4 * width, heads * slots * (blocks + 1))
         self.frame_values = max(largest_map(self), sequence)
@@ -235,7 +239,8 @@ class Diffusion(nn.Module):
 
     def _clean(self, x: Tensor) -> Tensor:
         """Blocks (B,n,S,D) with a readout, ready for the net."""
-        return F.pad(x, (0, 0, 0, 1)) + self.slot.weight
+        normed: Tensor = self.enter(F.pad(x, (0, 0, 0, 1)) + self.slot.weight)
+        return normed
 
     def _draw(
         self, denoise: Callable[[Tensor], Tensor], noise: Tensor, rand: Rand
@@ -271,7 +276,7 @@ class Diffusion(nn.Module):
         hidden = (z == self.vocab)[..., None]
         shown = torch.where(hidden, self.mask.weight[0].to(shown.dtype), shown)
         x = torch.cat((given, shown.to(given.dtype)), 2)
-        x = x + self.slot.weight[: x.shape[2]]
+        x = self.enter(x + self.slot.weight[: x.shape[2]])
         feats = self.net.branch(
             past, x, place=place, sight=sight, before=before[:, :, : x.shape[2]], drop=drop
         )

@@ -8,7 +8,7 @@ from worldmodels.batch import Batch
 from worldmodels.dynamics.scores import Weights, head
 from worldmodels.dynamics.sequence import Memory, begin, moment, moments, see
 from worldmodels.nets.heads import REWARD_TARGETS
-from worldmodels.nets.init import init_normal
+from worldmodels.nets.init import INITS
 from worldmodels.nets.transformer import Transformer
 from worldmodels.protocols import Layout
 
@@ -33,8 +33,10 @@ class OneTransformer(nn.Module):
         token_weight: float,
         reward_weight: float,
         end_weight: float,
+        init: str,
     ) -> None:
         super().__init__()
+        self._init = INITS[init]
         self.layout, self.reward, self.width = layout, REWARD_TARGETS[reward], width
         self.weights = Weights(token_weight, reward_weight, end_weight)
         capacity = layout.stride * blocks
@@ -47,7 +49,7 @@ class OneTransformer(nn.Module):
         self.token_head = head(self.width, vocab)
         self.reward_head = head(self.width, self.reward.size)
         self.end_head = head(self.width, 2)
-        self.apply(init_normal)
+        self.apply(self._init)
 
     def start(self, batch: Batch, tokens: Tensor) -> Memory:
         """Read a real past in one pass; the memory stands at obs[:, -1]."""
