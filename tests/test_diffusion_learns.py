@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.diffusion import KINDS, PLAIN, diffusion, trained
-from tests.nets import NUM_ACTIONS, Net, cut, dynamics_of, scored, small_agent
+from agents.build import build_agent
+from envs.experience import Discrete, EnvSpec
+from tests.diffusion import KINDS, trained
+from tests.nets import NUM_ACTIONS, Net, cut, scored, settings
 from worldmodels.batch import Batch
 from worldmodels.diffusion import SAMPLERS
 from worldmodels.diffusion.processes import Noised
@@ -36,6 +38,16 @@ def world(rows: int, seed: int) -> tuple[Batch, Tensor]:
     none = torch.zeros(rows, STEPS)
     obs = torch.zeros(1, dtype=torch.uint8).expand(rows, STEPS + 1, 64, 64, 3)
     return Batch(obs, act, none, none.bool(), none.bool(), ~none.bool()), tokens
+
+
+def born(*words: str) -> Net:
+    """A small net over the token layout with the weights that training starts from."""
+    torch.manual_seed(0)
+    at = [f"agent.dynamics.{word}" for word in ("layout.kind=token", "init=fan_in", *words)]
+    agent = build_agent(settings(*at), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+    dynamics = agent.world_model.dynamics
+    assert isinstance(dynamics, Net)
+    return dynamics
 
 
 def learned(net: Net) -> tuple[float, float]:
@@ -106,16 +118,14 @@ def dreamt(net: Diffusion, steps: int) -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def reference() -> float:
     """Nats above the entropy of the model that goes token by token."""
-    torch.manual_seed(0)
-    agent = small_agent("agent.dynamics.kind=autoregressive", "agent.dynamics.layout.kind=token")
-    return learned(dynamics_of(agent))[-1]
+    return learned(born("kind=autoregressive"))[-1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_denoiser_learns_what_a_model_of_one_order_does(kind: str, reference: float) -> None:
     assert abs(reference) < 0.02
-    torch.manual_seed(0)
-    net = diffusion("token", kind, *PLAIN)
+    net = born("kind=diffusion", f"backbone.kind={kind}", "objectives.corrupted=0")
+    assert isinstance(net, Diffusion)
     early, late = learned(net)
     # Less than the entropy is a leak. A token without its cause would cost 0.6 nats or more.
     assert -0.02 < late < reference + 0.02 and early > 5 * abs(late) + 0.1, (early, late)
