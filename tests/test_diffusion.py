@@ -36,11 +36,11 @@ def dense(net: Diffusion, batch: Batch, tokens: Tensor, z: Tensor) -> tuple[Tens
     assert isinstance(body, Blocks)
     x = blocks(layout, batch, tokens)
     rows, frames, size = x.shape[:3]
-    clean = torch.cat((x, torch.zeros_like(x[:, :, :1])), 2) + net.slot.weight
+    clean = net.enter(torch.cat((x, torch.zeros_like(x[:, :, :1])), 2) + net.slot.weight)
     words = torch.where(
         (z == net.vocab)[..., None], net.mask.weight[0], layout.answer(z.clamp_max(net.vocab - 1))
     )
-    noised = torch.cat((x[:, 1:, : -layout.tokens], words), 2) + net.slot.weight[:-1]
+    noised = net.enter(torch.cat((x[:, 1:, : -layout.tokens], words), 2) + net.slot.weight[:-1])
     # Each slot as (stream, block, whether its block is padding).
     every = [("clean", t) for t in range(frames) for _ in range(size + 1)]
     every += [("noised", t) for t in range(1, frames) for _ in range(size)]

@@ -141,13 +141,14 @@ REM_18 = {
 # action and a frame's tokens, and the readout.
 DIFFUSION_18 = {
     "tokenizer": IRIS_18["tokenizer"],
-    "dynamics": 13_424_005,
+    "dynamics": 13_424_773,
     "dynamics.net.trunk.layers": 4 * (12 * 384**2 + 13 * 384),
     "dynamics.net.trunk.norm dynamics.net.norm": 2 * 2 * 384,
     "dynamics.net.inject": 384**2 + 384,
     "dynamics.net.head": 3 * (12 * 384**2 + 13 * 384),
     "dynamics.slot": 18 * 384,
     "dynamics.mask": 384,
+    "dynamics.enter": 2 * 384,
     "dynamics.layout.token": 512 * 384,
     "dynamics.layout.action": 18 * 384,
     "dynamics.token_head": 344_960,
@@ -156,7 +157,7 @@ DIFFUSION_18 = {
     "policy": DART_18["policy"],
 }
 COPILOT4D_18 = {k: v for k, v in DIFFUSION_18.items() if not k.startswith("dynamics.net")} | {
-    "dynamics": 19_786_885,
+    "dynamics": 19_787_653,
     "dynamics.net.layers": 8 * (16 * 384**2 + 19 * 384),
     "dynamics.net.norm": 2 * 384,
 }
@@ -201,6 +202,14 @@ def test_every_module_has_as_many_parameters_as_published(
         built = paper_agent(env, num_actions, agent)
     got = {paths: sum(count(built, path) for path in paths.split()) for paths in expected}
     assert got == expected
+
+
+def test_a_denoiser_starts_by_fan_in() -> None:
+    dynamics = paper_agent("atari", 18, "diffusion").get_submodule("world_model.dynamics")
+    linear = [module for module in dynamics.modules() if isinstance(module, nn.Linear)]
+    for module in linear:
+        assert module.weight.detach().std() == pytest.approx(module.in_features**-0.5, rel=0.06)
+        assert not module.bias.any()
 
 
 def test_the_codebook_is_a_buffer_of_the_published_size() -> None:
