@@ -56,7 +56,9 @@ class ObjectivesSettings(Settings):
     clean: float = Field(0.85, ge=0, description="share of rows whose past is told as it was")
     corrupted: float = Field(0.15, ge=0, description="share of rows with wrong tokens in the past")
     alone: float = Field(0.0, ge=0, description="share of rows without past and action")
-    noise: float = Field(0.1, ge=0, le=1, description="most tokens replaced in a corrupted past")
+    noise: float = Field(
+        0.1, ge=0, le=1, description="largest share of tokens replaced in a corrupted past"
+    )
 
 
 class DiffusionSettings(TransformerSettings):

@@ -49,7 +49,7 @@ class Copilot4DSettings(ProcessSettings):
     """Tokens are masked, some of the others replaced, and all are learned."""
 
     kind: Literal["copilot4d"] = Field("copilot4d", description="what noise is")
-    replaced: float = Field(0.2, ge=0, le=1, description="most of the visible tokens replaced")
+    replaced: float = Field(0.2, ge=0, le=1, description="largest share of visible tokens replaced")
     counts: Counts = Field(
         "cosine", description="how many tokens are masked: often many (cosine), or any number"
     )
@@ -179,12 +179,9 @@ class RemaskSettings(TimedSettings):
 
 
 class ReverseSettings(SamplerSettings):
-    """The reverse of the noise itself, whichever it is, in small steps of time."""
+    """The reverse of the noise itself in steps of time; many err, as no net is told the time."""
 
     kind: Literal["reverse"] = Field("reverse", description="how noise becomes a frame")
-    form: Literal["mixture", "plug_in"] = Field(
-        "mixture", description="what the denoiser knows: the token shown (mixture), or all others"
-    )
 
 
 SAMPLERS: dict[str, type[SamplerSettings]] = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.diffusion.draws import Rand, categorical
-from worldmodels.diffusion.kernels import Kernel, mixture_step, plug_in_step
+from worldmodels.diffusion.kernels import Kernel, mixture_step
 from worldmodels.diffusion.sampling import Step, Stepwise, draw, hide, write
 from worldmodels.diffusion.schedules import Linear, Schedule, alphas
 
@@ -101,28 +101,25 @@ class Remask(Stepwise):
         return hide(shown, ~masked & (u < again), self.vocab)
 
 
-STEPS = {"mixture": mixture_step, "plug_in": plug_in_step}
-
-
 class Reverse(Stepwise):
     """The reverse of any kernel, of visible tokens too: for uniform and hybrid noise.
 
-    form: "mixture" for a denoiser trained by cross-entropy on all tokens, "plug_in" for one
-    trained on the bound; see `mixture_step` and `plug_in_step`. Like Ancestral, it first draws
-    whether there is a mask, then which token. Raises ValueError for another form.
+    The denoiser is one trained by cross-entropy on all tokens; see `mixture_step`. Like Ancestral,
+    it first draws whether there is a mask, then which token. Exact in the limit of many steps for a
+    denoiser that knows the time; one that has to guess it from the frame, as `Diffusion` does, errs
+    more the more steps there are: with 16 even tokens by 0.004 of total variation in 4 steps of
+    uniform noise, by 0.04 in 16.
     """
 
-    def __init__(self, *, kernel: Kernel, form: str = "mixture", **rest: Any) -> None:
+    def __init__(self, *, kernel: Kernel, **rest: Any) -> None:
         super().__init__(**rest)
-        if form not in STEPS:
-            raise ValueError(f"{form!r} is no reverse step; choose from {', '.join(STEPS)}")
-        self.kernel, self.form = kernel, STEPS[form]
+        self.kernel = kernel
 
     def step(self, k: int, now: Step, logp: Tensor, rand: Rand) -> Step:
         """See Stepwise."""
         # Filled on the device: copying a number there would wait.
         t, s = (logp.new_full((), 1 - j / self.steps) for j in (k, k + 1))
-        law = self.form(self.kernel, s, t, now.z, logp.exp())
+        law = mixture_step(self.kernel, s, t, now.z, logp.exp())
         token = categorical(law[..., :-1].log(), rand(tuple(now.z.shape)))
         masked = rand(tuple(now.z.shape)) < law[..., -1]
         if k + 1 == self.steps:
