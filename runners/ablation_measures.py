@@ -19,10 +19,9 @@ from runners.recorded import clock_of
 from runners.rollout import picture, rows_of
 from worldmodels.batch import Batch
 from worldmodels.diffusion.objective import token_nll
-from worldmodels.diffusion.processes import Uniform
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.dynamics.nats import along, frame_nats_at
+from worldmodels.dynamics.nats import along, frame_nats_at, group_counts
 from worldmodels.nets.heads import CLOSE
 from worldmodels.world_model import WorldModel
 
@@ -36,11 +35,13 @@ class Known:
 
     nats: of a frame; exact where tokens come one after the other, or all at once, else the bound;
     NaN where no bound is worked out, as of noise without masks. nats_at: NLL@n by n, the nats of
-    drawing a frame in n groups, of what draws in groups. changed: of tokens that differ from those
+    drawing a frame in n groups, of what draws in groups. Of logits as they are with the guidance of
+    dreams, without their temperature and top_k. changed: of tokens that differ from those
     at the same place a step before, the share that was the likeliest, when scored from nothing but
-    noise, or from the true tokens before it where tokens come one after the other. reward_error:
-    absolute. reward_f1, end_f1: of rewards that are not 0, predicted as at least CLOSE, and of
-    ends, predicted with at least one half; NaN where there is none.
+    noise, or from the true tokens before it where tokens come one after the other; NaN where tokens
+    say what changed, as equal ones then may not mean that nothing did. reward_error: absolute.
+    reward_f1, end_f1: of rewards that are not 0, predicted as at least CLOSE, and of ends,
+    predicted with at least one half; NaN where there is none.
     """
 
     nats: float
@@ -70,11 +71,6 @@ class Dreamed:
     frames_s: float
 
 
-def counts_of(tokens: int) -> list[int]:
-    """Into how many groups frames are split for NLL@n."""
-    return sorted({n for n in (1, 2, 4, 8, tokens) if n <= tokens})
-
-
 @torch.no_grad()
 def known(world_model: WorldModel, windows: Batch) -> Known:
     """Walk along whole windows that are no longer than the dynamics remembers."""
@@ -89,11 +85,12 @@ def known(world_model: WorldModel, windows: Batch) -> Known:
     if isinstance(dynamics, Diffusion) and not groups:
         nats = math.nan
     hits, changed = columns["hits"], columns["changed"]
+    whole = world_model.tokenizer.square is not None
     rew, said = windows.rew.to(hits.device), columns["rew"]
     return Known(
         nats=nats,
         nats_at=nats_at,
-        changed=float((hits & changed).sum() / changed.sum()),
+        changed=float((hits & changed).sum() / changed.sum()) if whole else math.nan,
         reward_error=float((said - rew).abs().mean()),
         reward_f1=f1(said.abs() >= CLOSE, rew != 0),
         end_f1=f1(columns["end"] >= 0.5, windows.end.to(hits.device)),
@@ -114,10 +111,11 @@ def _known(world_model: WorldModel, batch: Batch) -> dict[str | int, Tensor]:
         "hits": (logits.argmax(-1) == goal)[:, 1:],
         "changed": goal[:, 1:] != goal[:, :-1],
     }
-    if isinstance(dynamics, Diffusion) and not isinstance(dynamics.process, Uniform):
-        counts = counts_of(dynamics.layout.tokens)
-        for n, nats in frame_nats_at(dynamics, batch, tokens, counts).items():
-            found[n] = nats
+    if isinstance(dynamics, Diffusion) and dynamics.process.masks:
+        # In one group they cost what was said of nothing but masks.
+        counts = [n for n in group_counts(dynamics.layout.tokens) if n > 1]
+        found[1] = found["nats"]
+        found.update(frame_nats_at(dynamics, batch, tokens, counts).items())
     return found
 
 

@@ -13,16 +13,13 @@ from runners.horizon import Band
 from runners.intervals import half_over_groups
 from runners.rollout import ROWS, rows_of
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.dynamics.nats import frame_nats, frame_nats_at
+from worldmodels.dynamics.nats import frame_nats, frame_nats_at, group_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from worldmodels.batch import Batch
     from worldmodels.world_model import WorldModel
-
-MARKS = (1, 2, 4, 8)
-"""In how many groups a denoiser's frames are counted, beside all tokens and the sampler's steps."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,10 @@ class Likelihood:
 
     nll: what a frame costs given the true past, which is exact where tokens are drawn one by one or
     all at once; of a denoiser it is the bound. nll_at_n: that of a denoiser in n groups.
-    factorization_gap: what the sampler's number of steps costs more than as many as tokens.
-    Nothing of a denoiser of noise without masks. steps: those of the sampler, 0 of no denoiser.
+    Groups are of tokens in random order, whatever the sampler; logits have the guidance of dreams,
+    but not their temperature and top_k. factorization_gap: what the sampler's number of steps costs
+    more than as many as tokens. Nothing of a denoiser of noise without masks. steps: those of the
+    sampler, 0 of no denoiser.
     """
 
     bands: dict[str, Band]
@@ -60,7 +59,7 @@ class Likelihood:
         if not self.steps:
             return start
         together = nats[f"nll_at_{self.steps}"]
-        return f"{start} token by token, {together} in the sampler's {self.steps} steps"
+        return f"{start} token by token, {together} in {self.steps} groups, as many as steps"
 
 
 def likelihood_of(
@@ -96,7 +95,6 @@ def _costs(world_model: WorldModel, batch: Batch, context: int, steps: int) -> d
     if not net.process.masks:
         return {}
     every = net.layout.tokens
-    marks = sorted({n for n in (*MARKS, steps, every) if n <= every})
-    found = frame_nats_at(net, batch, tokens, marks, seen)
+    found = frame_nats_at(net, batch, tokens, group_counts(every, steps), seen)
     at = {f"nll_at_{n}": nats for n, nats in found.items()}
     return {"nll": found[every], **at, "factorization_gap": found[steps] - found[every]}

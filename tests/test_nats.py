@@ -14,7 +14,7 @@ from tests.nets import Net, scored, small_agent, tokens_of, windows
 from worldmodels.diffusion.bounds import nll_at
 from worldmodels.diffusion.processes import Noised
 from worldmodels.dynamics import nats
-from worldmodels.dynamics.nats import frame_nats, frame_nats_at
+from worldmodels.dynamics.nats import frame_nats, frame_nats_at, group_counts
 
 BATCH = windows([(0, 4, 0)] * 3)
 TOKENS = tokens_of(BATCH)
@@ -105,6 +105,11 @@ def test_a_window_longer_than_memory_goes_on_as_a_dream_does() -> None:
     assert not torch.isclose(short[:, 2:], long[:, 2:]).any()
     at_once = frame_nats_at(net, BATCH, TOKENS, [1])[1]
     torch.testing.assert_close(at_once, short)
+
+
+def test_groups_are_counted_in_a_few_numbers() -> None:
+    assert group_counts(4) == [1, 2, 4] and group_counts(16) == [1, 2, 4, 8, 16]
+    assert group_counts(1) == [1] and group_counts(9, 3, 12) == [1, 2, 3, 4, 8, 9]
 
 
 @pytest.mark.parametrize("steps", [0, 5])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ def nll_at(
     order = ranks(rand(tuple(tokens.shape)))
     shown = (0, *accumulate(sizes))
     total = torch.zeros((), device=tokens.device)
-    for first, last in zip(shown, shown[1:], strict=False):
+    for first, last in pairwise(shown):
         nll = token_nll(denoise(tokens.masked_fill(order >= first, vocab)), tokens)
         total = total + torch.where((order >= first) & (order < last), nll, 0).sum(-1)
     return total

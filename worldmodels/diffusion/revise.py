@@ -7,7 +7,7 @@ Axes: B rows, N tokens of a frame, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class Gibbs(Sampler):
         now, trace = self.begin(z0), []
         for _ in range(self.sweeps):
             order = ranks(rand(tuple(z0.shape)))
-            for first, last in zip(self.shown, self.shown[1:], strict=False):
+            for first, last in pairwise(self.shown):
                 where = (order >= first) & (order < last)
                 hidden = hide(now, where, self.vocab)
                 token, score = draw(self.predict(denoise(hidden.z)), rand)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -159,4 +160,4 @@ def groups(tokens: int, steps: int, shape: str) -> tuple[int, ...]:
             "every step reveals at least one token"
         )
     shown = [0, *_SHAPES[shape](tokens, steps)]
-    return tuple(after - before for before, after in zip(shown, shown[1:], strict=False))
+    return tuple(after - before for before, after in pairwise(shown))

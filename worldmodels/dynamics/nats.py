@@ -18,6 +18,14 @@ from worldmodels.diffusion.schedules import groups
 from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.protocols import Dynamics, Prediction
 
+MARKS = (1, 2, 4, 8)
+"""Numbers of groups in which frames are counted, beside as many as tokens."""
+
+
+def group_counts(tokens: int, *more: int) -> list[int]:
+    """MARKS, the number of tokens and others, as far as a frame of so many tokens has groups."""
+    return sorted({n for n in (*MARKS, *more, tokens) if n <= tokens})
+
 
 @torch.no_grad()
 def frame_nats(dynamics: Dynamics, batch: Batch, tokens: Tensor, context: int = 0) -> Tensor:
