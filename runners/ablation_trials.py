@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from agents.agent import Agent
@@ -84,7 +85,7 @@ def learn_tokens(
     phase = phase_of(config, dynamics, hardware)
     with hardware.autocast():
         tokens = [
-            agent.world_model.tokenize(batch.to(hardware.device)).int()
+            agent.world_model.tokenize(batch.to(hardware.device)).int().cpu()
             for batch in course.batches(phase, config.seed, options.updates)
         ]
     return Lesson(agent.world_model.tokenizer, tokens)
@@ -97,7 +98,10 @@ def learn_dynamics(
     agent = _with_tokenizer(config, spec, hardware, lesson)
     told = iter(lesson.tokens)
     # As the agent's own learner, but that it need not ask the tokenizer.
-    learner = replace(agent.learners()[1], prepare=lambda batch: (batch, next(told).long()))
+    learner = replace(
+        agent.learners()[1],
+        prepare=lambda batch: (batch, next(told).to(batch.obs.device, torch.int64)),
+    )
     phase, clock = phase_of(config, learner, hardware), clock_of(hardware)
     begin, updates = clock(), len(lesson.tokens)
     for batch in course.batches(phase, config.seed, updates):

@@ -255,7 +255,8 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
         folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
     )
     print(table(dreamt.report))
-    print(dreamt.likelihood.words())
+    if words := dreamt.likelihood.words():
+        print(words)
     print(f"Written to {folder}:")
     for file in files:
         print(f"  {file.name}")
