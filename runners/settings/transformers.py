@@ -67,7 +67,7 @@ class TransformerSettings(DynamicsSettings):
     """What all dynamics models have that are one transformer over a layout."""
 
     width: int = Field(512, ge=1, le=8192, description="numbers in an embedding")
-    layers: int = Field(3, ge=1, le=64, description="transformer layers")
+    layers: int = Field(3, ge=1, le=64, description="transformer layers, beside those of a head")
     heads: int = Field(8, ge=1, le=128, description="attention heads; they divide the width")
     blocks: int = Field(21, ge=2, le=1024, description="most steps the transformer remembers")
     dropout: float = Field(
