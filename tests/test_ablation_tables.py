@@ -115,6 +115,7 @@ def test_a_wrong_row_is_told(rows: tuple[str, ...], words: list[str], said: str)
         ("rows: {a: {}}\nchart: [a]", "there is no entry 'chart'\n  did you mean: charts"),
         ("rows: {a: {kind: parallell}}", r"kind='parallell' \(row a\)"),
         ("rows: {a: {sampler.steps: 2}}", "sampler"),
+        ("rows: {a: {heads: 3}}", "^row a: agent.dynamics.width=256 is not divisible"),
     ],
 )
 def test_a_wrong_table_is_told(
@@ -126,6 +127,13 @@ def test_a_wrong_table_is_told(
     assert tables() == ["diffusion", "mine"]
     with pytest.raises(UserError, match=said):
         plan(read_table("mine"), (), TINY)
+
+
+def test_a_contradiction_of_the_command_line_names_no_row() -> None:
+    with pytest.raises(UserError, match="^agent.dynamics.width=256 is not divisible"):
+        plan(TABLE, ("diffusion",), [*TINY, "agent.dynamics.heads=3"])
+    # The preset has 4 steps, which are too many; the row has others.
+    assert steps([*WHOLE, "agent.tokenizer.tokens=1"], "diffusion") == [1]
 
 
 def test_a_table_that_is_not_there_is_told() -> None:

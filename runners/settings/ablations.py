@@ -9,11 +9,12 @@ from math import sqrt
 from runners.errors import UserError
 from runners.settings.base import Key
 from runners.settings.build import Value, Values
+from runners.settings.checks import check
 from runners.settings.config import Config
 from runners.settings.diffusion import DiffusionSettings, TrunkHeadSettings
 from runners.settings.diffusion_checks import tokens_of
 from runners.settings.faults import Faults, nearest
-from runners.settings.load import load
+from runners.settings.load import load_unchecked
 from runners.settings.presets import flatten, folders, names, read_tree
 from runners.settings.transformers import DynamicsSettings, TransformerSettings
 
@@ -122,12 +123,14 @@ def plan(table: Table, chosen: Sequence[str], words: Sequence[str]) -> Plan:
     if len({*chosen}) < len(chosen):
         faults.add(f"rows=[{','.join(chosen)}] names one of them twice")
     faults.raise_any()
-    base = load(words).config
+    base = load_unchecked(words)
     if not isinstance(base.agent.dynamics, TransformerSettings):
         raise UserError(f"agent.dynamics.kind={base.agent.dynamics.kind} is no transformer")
     made = Plan([], [])
     for name in chosen or table.rows:
         found = _row(words, table.rows[name], base)
+        if isinstance(found, Config):
+            _refuse_contradictions(name, found, base)
         if isinstance(found, str):
             made.left_out.append(f"{name}: {found}")
         elif same := next((row.name for row in made.rows if row.config == found), None):
@@ -148,9 +151,9 @@ def _row(words: Sequence[str], layers: Sequence[Values], base: Config) -> Config
         if steps.isdecimal() and int(steps) > tokens:
             return f"more than {tokens} tokens"
     if any(LAYERS in layer for layer in counted):
-        return load(words, counted).config
+        return load_unchecked(words, counted)
     # One layer, which every backbone can have, and then what is left.
-    config = load(words, [*counted, {LAYERS: Value("1", "table")}]).config
+    config = load_unchecked(words, [*counted, {LAYERS: Value("1", "table")}])
     head = _head(config.agent.dynamics)
     trunk = _depth(base.agent.dynamics) - head
     if trunk < 1:
@@ -158,6 +161,14 @@ def _row(words: Sequence[str], layers: Sequence[Values], base: Config) -> Config
     dynamics = config.agent.dynamics.model_copy(update={"layers": trunk})
     agent = config.agent.model_copy(update={"dynamics": dynamics})
     return config.model_copy(update={"agent": agent})
+
+
+def _refuse_contradictions(name: str, config: Config, base: Config) -> None:
+    """Raises UserError, naming the row but where the command line alone is at fault."""
+    faults, before = Faults(), [*check(base)]
+    for text in check(config):
+        faults.add(text if text in before else f"row {name}: {text}")
+    faults.raise_any()
 
 
 def _counted(layer: Values, tokens: int) -> Values:

@@ -59,24 +59,19 @@ class _Words:
     values: Values = field(default_factory=dict)
 
 
-def load(words: Sequence[str], above: Sequence[Values] = ()) -> Resolved:
-    """Settings from the words of a command line, and layers above it. Raises UserError."""
+def load(words: Sequence[str]) -> Resolved:
+    """Settings from the words of a command line. Raises UserError."""
     faults = Faults()
-    line = _take_apart(words, faults)
-    layers: list[Values] = []
-    for file in line.files:
-        choices, values = _file_layer(file, faults)
-        line.presets = {**choices, **line.presets}
-        layers.append(values)
-    chosen = _choose(line.presets, faults)
-    below = [_preset_layer(chosen[group], chosen) for group in GROUPS if group in chosen]
-    values = merge([*below, *layers, line.values, *above])
-    # Without its preset one cannot say which settings a group has.
-    missing = [group for group in ("env", "agent") if group not in chosen]
-    values = {key: value for key, value in values.items() if key[0] not in missing}
-    for group, preset in chosen.items():
-        values["presets", group] = Value(preset.name, "presets")
-    return _resolve(values, faults)
+    return _resolve(_layered(words, (), faults), faults)
+
+
+def load_unchecked(words: Sequence[str], above: Sequence[Values] = ()) -> Config:
+    """The same with layers above; whether they fit each other is left to `check`."""
+    faults = Faults()
+    config = build(Config, _layered(words, above, faults), faults)
+    faults.raise_any()
+    assert config is not None
+    return config
 
 
 def read(file: Path, origin: str = "run") -> Resolved:
@@ -142,6 +137,24 @@ def merge(layers: Sequence[Values]) -> Values:
                 merged[key] = layer[key]
         merged.update(layer)
     return merged
+
+
+def _layered(words: Sequence[str], above: Sequence[Values], faults: Faults) -> Values:
+    line = _take_apart(words, faults)
+    layers: list[Values] = []
+    for file in line.files:
+        choices, values = _file_layer(file, faults)
+        line.presets = {**choices, **line.presets}
+        layers.append(values)
+    chosen = _choose(line.presets, faults)
+    below = [_preset_layer(chosen[group], chosen) for group in GROUPS if group in chosen]
+    values = merge([*below, *layers, line.values, *above])
+    # Without its preset one cannot say which settings a group has.
+    missing = [group for group in ("env", "agent") if group not in chosen]
+    values = {key: value for key, value in values.items() if key[0] not in missing}
+    for group, preset in chosen.items():
+        values["presets", group] = Value(preset.name, "presets")
+    return values
 
 
 def _choice(key: Key, values: Mapping[Key, Value]) -> tuple[Variants, str] | None:
