@@ -35,6 +35,13 @@ def layers(config: Config) -> int:
     return layers
 
 
+def write(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of one's own in a working folder."""
+    (folder / "configs" / "ablation").mkdir(parents=True)
+    (folder / "configs" / "ablation" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(folder)
+
+
 def test_steps_follow_the_number_of_tokens() -> None:
     rows = ("diffusion", "steps_1", "steps_all")
     assert steps(TINY, *rows) == [2, 1, 4]
@@ -47,6 +54,17 @@ def test_steps_follow_the_number_of_tokens() -> None:
     assert steps(TINY, "steps_2") == [2]
     with pytest.raises(UserError, match="no row is left\n  steps_8: more than 4 tokens"):
         plan(TABLE, ("steps_8",), TINY)
+
+
+def test_only_the_steps_that_a_row_ends_with_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "{a: {kind: diffusion, sampler.steps: 8}, b: {like: a, sampler.steps: 2}, %s}"
+    text = rows % "c: {like: a, kind: parallel}, d: {like: b, sampler.steps: all}"
+    write(f"rows: {text}", tmp_path, monkeypatch)
+    made = plan(read_table("mine"), (), [*TINY, "agent.dynamics.layers=3"])
+    assert [row.name for row in made.rows] == ["b", "c", "d"]
+    assert made.left_out == ["a: more than 4 tokens"]
 
 
 def test_all_rows_have_as_many_layers() -> None:
@@ -121,9 +139,7 @@ def test_a_wrong_row_is_told(rows: tuple[str, ...], words: list[str], said: str)
 def test_a_wrong_table_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
-    (tmp_path / "configs" / "ablation").mkdir(parents=True)
-    (tmp_path / "configs" / "ablation" / "mine.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
+    write(text, tmp_path, monkeypatch)
     assert tables() == ["diffusion", "mine"]
     with pytest.raises(UserError, match=said):
         plan(read_table("mine"), (), TINY)

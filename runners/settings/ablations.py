@@ -14,7 +14,7 @@ from runners.settings.config import Config
 from runners.settings.diffusion import DiffusionSettings, TrunkHeadSettings
 from runners.settings.diffusion_checks import tokens_of
 from runners.settings.faults import Faults, nearest
-from runners.settings.load import load_unchecked
+from runners.settings.load import load_unchecked, merge
 from runners.settings.presets import flatten, folders, names, read_tree
 from runners.settings.transformers import DynamicsSettings, TransformerSettings
 
@@ -146,11 +146,11 @@ def _row(words: Sequence[str], layers: Sequence[Values], base: Config) -> Config
     """The settings of a row, or why it is left out."""
     tokens = tokens_of(base.agent.tokenizer)[1]
     counted = [_counted(layer, tokens) for layer in layers]
-    for layer in counted:
-        steps = str(layer[STEPS].raw) if STEPS in layer else "1"
-        if steps.isdecimal() and int(steps) > tokens:
-            return f"more than {tokens} tokens"
-    if any(LAYERS in layer for layer in counted):
+    said = merge(counted)
+    steps = str(said[STEPS].raw) if STEPS in said else "1"
+    if steps.isdecimal() and int(steps) > tokens:
+        return f"more than {tokens} tokens"
+    if LAYERS in said:
         return load_unchecked(words, counted)
     # One layer, which every backbone can have, and then what is left.
     config = load_unchecked(words, [*counted, {LAYERS: Value("1", "table")}])
