@@ -125,6 +125,39 @@ def test_a_wrong_row_is_told(rows: tuple[str, ...], words: list[str], said: str)
 
 
 @pytest.mark.parametrize(
+    ("rows", "word", "said"),
+    [
+        ((), "guidance=0.7", "(diffusion, normal, steps_1 and "),
+        ((), "kind=parallel", "(autoregressive, diffusion, autoregressive_fan_in and "),
+        (("steps_1", "st"), "guidance=0.7", "(steps_1, st)"),
+        (("parallel", "guidance_1"), "guidance=0.0", "(guidance_1)"),
+        (("parallel", "st"), "sampler=random", "(st)"),
+        (("parallel", "st"), "sampler.kind.more=2", "(st)"),
+    ],
+)
+def test_what_a_row_sets_is_refused_on_the_command_line(
+    rows: tuple[str, ...], word: str, said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        plan(TABLE, rows, [*TINY, f"agent.dynamics.{word}"])
+    text = str(error.value)
+    assert text.startswith(f"agent.dynamics.{word}: the rows of table diffusion say this {said}")
+    assert text.endswith("); write a table of your own in ./configs/ablation")
+    assert "\n" not in text
+
+
+def test_what_no_chosen_row_says_otherwise_may_be_set() -> None:
+    words = ["layers=4", "width=64", "heads=2", "blocks=21", "dropout=0.1", "kind=diffusion"]
+    own = [*WHOLE, *(f"agent.dynamics.{word}" for word in words)]
+    found = settings(own, "diffusion", "guidance_1")
+    assert [d.width for d in found.values()] == [64, 64]
+    assert [d.guidance for d in found.values()] == [0.0, 1.0]
+    assert plan(TABLE, ("parallel",), [*WHOLE, "agent.dynamics.guidance=0.0"]).rows
+    # A preset or a file may say what rows change.
+    assert settings(["agent=copilot4d", "size=tiny"], "diffusion")["diffusion"].guidance == 0
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("rows: {a: {kind: parallel}, b: {like: c}}", "row 'b' is like 'c', which is no row above"),

@@ -15,7 +15,7 @@ from runners.settings.diffusion import DiffusionSettings, TrunkHeadSettings
 from runners.settings.diffusion_checks import tokens_of
 from runners.settings.faults import Faults, nearest
 from runners.settings.load import load_unchecked, merge
-from runners.settings.presets import flatten, folders, names, read_tree
+from runners.settings.presets import GROUPS, flatten, folders, names, read_tree
 from runners.settings.transformers import DynamicsSettings, TransformerSettings
 
 FOLDER = "ablation"
@@ -113,7 +113,8 @@ def _layers(
 def plan(table: Table, chosen: Sequence[str], words: Sequence[str]) -> Plan:
     """The settings of the rows chosen, all where none is, over those of a command line.
 
-    Raises UserError for a row that is not in the table, or with wrong settings.
+    Raises UserError for a row that is not in the table, or with wrong settings, and for a setting
+    of the command line that would not count, as rows say otherwise.
     """
     faults = Faults()
     for name in chosen:
@@ -122,6 +123,7 @@ def plan(table: Table, chosen: Sequence[str], words: Sequence[str]) -> Plan:
             faults.add(f"rows: the table {table.name} has no row {name!r}", hint)
     if len({*chosen}) < len(chosen):
         faults.add(f"rows=[{','.join(chosen)}] names one of them twice")
+    _refuse_overruled(table, chosen or [*table.rows], words, faults)
     faults.raise_any()
     base = load_unchecked(words)
     if not isinstance(base.agent.dynamics, TransformerSettings):
@@ -140,6 +142,32 @@ def plan(table: Table, chosen: Sequence[str], words: Sequence[str]) -> Plan:
     if not made.rows:
         raise UserError("\n  ".join(["no row is left", *made.left_out]))
     return made
+
+
+def _refuse_overruled(
+    table: Table, chosen: Sequence[str], words: Sequence[str], faults: Faults
+) -> None:
+    """A fault for each word about what a chosen row sets, or a part of it, to something else."""
+    for word in words:
+        name, _, text = word.partition("=")
+        key = tuple(name.split("."))
+        if name in GROUPS:
+            continue
+        rows = [row for row in chosen if _overrules(table.rows.get(row, ()), key, text)]
+        if rows:
+            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+            faults.add(
+                f"{word}: the rows of table {table.name} say this ({', '.join(rows[:3])}{more}); "
+                f"write a table of your own in ./configs/{FOLDER}"
+            )
+
+
+def _overrules(layers: Sequence[Values], key: Key, text: str) -> bool:
+    said = {other: str(value.raw) for layer in layers for other, value in layer.items()}
+    return any(
+        value != text if other == key else other[: len(key)] == key or key[: len(other)] == other
+        for other, value in said.items()
+    )
 
 
 def _row(words: Sequence[str], layers: Sequence[Values], base: Config) -> Config | str:
