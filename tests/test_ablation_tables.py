@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runners.errors import UserError
-from runners.settings.ablations import plan, read_table, tables
+from runners.settings.ablations import plan, read_table, tables, tables_text
 from runners.settings.config import Config
 from runners.settings.diffusion import DiffusionSettings
 from runners.settings.load import load
@@ -164,6 +164,10 @@ def test_what_no_chosen_row_says_otherwise_may_be_set() -> None:
         ("rows: {a: parallel}", "row 'a' should hold settings of agent.dynamics"),
         ("row: {}", "it needs 'rows'"),
         ("rows: {a: {}}\nchart: [a]", "there is no entry 'chart'\n  did you mean: charts"),
+        ("rows: {a: {}}\ndescripton: b", "entry 'descripton'\n  did you mean: description"),
+        ("rows: {abc: {}}\ncharts: [abd]", "names no row: 'abd'\n  did you mean: abc"),
+        ("rows: {a: {}}\ncharts: a", "'charts' should be a list of rows, not 'a'"),
+        ("rows: {a: {}, a: {}}", "^[^\n]*'a' is given twice$"),
         ("rows: {a: {kind: parallell}}", r"kind='parallell' \(row a\)"),
         ("rows: {a: {sampler.steps: 2}}", "sampler"),
         ("rows: {a: {heads: 3}}", "^row a: agent.dynamics.width=256 is not divisible"),
@@ -176,6 +180,16 @@ def test_a_wrong_table_is_told(
     assert tables() == ["diffusion", "mine"]
     with pytest.raises(UserError, match=said):
         plan(read_table("mine"), (), TINY)
+
+
+def test_a_wrong_table_leaves_the_others_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("rows: {a: 1}\ncharts: [b]", tmp_path, monkeypatch)
+    text = tables_text()
+    assert "steps_1 " in text
+    assert "mine (table=mine)  2 wrong setting(s); configs/ablation/mine.yaml: row 'a'" in text
+    assert text.splitlines()[-1].endswith("'charts' names no row: 'b'")
 
 
 def test_a_contradiction_of_the_command_line_names_no_row() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -21,6 +21,7 @@ from runners.settings.transformers import DynamicsSettings, TransformerSettings
 FOLDER = "ablation"
 AT: Key = ("agent", "dynamics")
 STEPS, LAYERS = (*AT, "sampler", "steps"), (*AT, "layers")
+ENTRIES = ("description", "note", "charts", "rows")
 DREAMS = ("sampler", "guidance")
 """Settings of a dynamics that count only when it dreams."""
 
@@ -79,6 +80,7 @@ def read_table(name: str) -> Table:
         faults.raise_any()
     file = next(at for folder in folders() if (at := folder / FOLDER / f"{name}.yaml").is_file())
     tree = dict(read_tree(file, faults))
+    faults.raise_any()
     where = f"configs/{FOLDER}/{file.name}"
     rows: dict[str, list[Values]] = {}
     given = tree.pop("rows", {})
@@ -87,13 +89,22 @@ def read_table(name: str) -> Table:
         given = {}
     for row, inner in given.items():
         rows[row] = _layers(row, inner, rows, faults, where)
-    charts = tree.pop("charts", [])
+    charts = _charts(tree.pop("charts", []), rows, faults, where)
     description, note = (str(tree.pop(key, "")) for key in ("description", "note"))
     for key in tree:
-        faults.add(f"{where}: there is no entry {key!r}", nearest(key, ("rows", "charts", "note")))
+        faults.add(f"{where}: there is no entry {key!r}", nearest(key, ENTRIES))
     faults.raise_any()
-    drawn = tuple(map(str, charts)) if isinstance(charts, list) else ()
-    return Table(name, description, note, drawn, rows)
+    return Table(name, description, note, charts, rows)
+
+
+def _charts(given: object, rows: Collection[str], faults: Faults, where: str) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        faults.add(f"{where}: 'charts' should be a list of rows, not {given!r}")
+        return ()
+    for row in map(str, given):
+        if row not in rows:
+            faults.add(f"{where}: 'charts' names no row: {row!r}", nearest(row, rows))
+    return tuple(map(str, given))
 
 
 def _layers(
@@ -229,11 +240,16 @@ def _learned(config: Config) -> object:
 
 
 def tables_text() -> str:
-    """Every table with its description and its rows."""
-    return "\n\n".join("\n".join(_lines(read_table(name))) for name in tables())
+    """Every table with its description and its rows; of a wrong one, what is wrong with it."""
+    return "\n\n".join("\n".join(_lines(name)) for name in tables())
 
 
-def _lines(table: Table) -> Iterator[str]:
+def _lines(name: str) -> Iterator[str]:
+    try:
+        table = read_table(name)
+    except UserError as error:
+        yield f"{name} (table={name})  {'; '.join(map(str.strip, str(error).splitlines()))}"
+        return
     yield f"{table.name} (table={table.name})  {table.description}"
     for row, layers in table.rows.items():
         changes = ", ".join(
