@@ -22,8 +22,8 @@ WORDS = (
     "~: timed with fewer rows and scaled, which slows many small calls most; seconds= adds rows.",
     "by calls, layers, FLOPs: x if nothing took time but calls, layers run one after another, or",
     "matrix multiplications. Calls and layers rule small batches, FLOPs large ones, though a layer",
-    "that is run also reads all keys of its past, which FLOPs do not tell. All run eagerly, without",
-    "torch.compile or CUDA graphs.",
+    "that is run also reads all keys of its past, which FLOPs do not tell. All run eagerly,",
+    "without torch.compile or CUDA graphs.",
 )
 CROSSOVER_WORDS = (
     "Largest measured batch at which the denoiser is faster than autoregressive; in brackets the",
