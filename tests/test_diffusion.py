@@ -18,7 +18,7 @@ from worldmodels.batch import Batch
 from worldmodels.diffusion.processes import Noised
 from worldmodels.dynamics.blocks import blocks
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.nets.backbones import Blocks, TrunkHead, layers_of
+from worldmodels.nets.backbones import Blocks, Layer, TrunkHead
 from worldmodels.nets.branches import BLOCKWISE, rotate, turns
 
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
@@ -55,7 +55,8 @@ def dense(net: Diffusion, batch: Batch, tokens: Tensor, z: Tensor) -> tuple[Tens
             allowed[:, i, j] = (batch.seen[:, there] | own) if sees else False
     at = torch.tensor([block for _, block in every])
     y = torch.cat((clean.flatten(1, 2), noised.flatten(1, 2)), 1)
-    for layer in layers_of(body.layers):
+    for layer in body.layers:
+        assert isinstance(layer, Layer)
         part = layer.attention
         qkv = part.qkv(part.norm(y)).view(rows, len(every), 3, part.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -258,6 +259,7 @@ def test_the_head_sees_what_the_trunk_made_of_the_past() -> None:
     x = net._clean(blocks(net.layout, batch, truth(batch)))
     past, feats = body.read(body.empty(len(x), x.shape[1]), x, batch.seen)
     turn = body.trunk.turn(torch.arange(x.shape[1]))
-    for i, layer in enumerate(layers_of(body.head), len(body.trunk.layers)):
+    for i, layer in enumerate(body.head, len(body.trunk.layers)):
+        assert isinstance(layer, Layer)
         _, k, v = layer.attention.ask(feats, BLOCKWISE, turn)
         assert torch.equal(past.held(i)[0], k) and torch.equal(past.held(i)[1], v)

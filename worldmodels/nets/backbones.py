@@ -7,10 +7,10 @@ M branches, P slots of a branch, D width, h heads, d = D/h.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from worldmodels.nets.branches import (
@@ -19,10 +19,11 @@ from worldmodels.nets.branches import (
     Backbone,
     Past,
     Perceptron,
+    Stack,
     Turn,
     attend_branches,
+    newest,
     no_past,
-    turns,
 )
 from worldmodels.nets.space_time import SpaceTime
 from worldmodels.nets.transformer import attend
@@ -61,19 +62,12 @@ class Layer(nn.Module):
         return self.perceptron(self.attention.add(x, y, drop), drop)
 
 
-def layers_of(modules: nn.ModuleList) -> list[Layer]:
-    """The same, typed."""
-    return [module for module in modules if isinstance(module, Layer)]
-
-
-class Blocks(nn.Module):
+class Blocks(Stack):
     """Every slot attends to all slots of its block and of those before: one block-causal mask."""
 
     def __init__(self, *, dim: int, layers: int, heads: int, slots: int) -> None:
-        super().__init__()
-        self.heads, self.slots = heads, slots
-        self.layers = nn.ModuleList(Layer(dim, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
+        made = [Layer(dim, heads) for _ in range(layers)]
+        super().__init__(made, dim=dim, heads=heads, slots=slots)
 
     def empty(self, rows: int, capacity: int) -> Past:
         """A past without blocks; keys (B,h,capacity,S,d)."""
@@ -81,53 +75,21 @@ class Blocks(nn.Module):
         shape = (rows, self.heads, capacity, self.slots, len(weight) // self.heads)
         return no_past(weight, layers=len(self.layers), shape=shape, axis=2)
 
-    def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
-        """Append blocks x (B,n,S,D), and return their features (B,n,S,D)."""
-        past = past.grown(seen)
-        mask, turn = block_mask(past, x), self.turn(newest(past, x))
-        for i, layer in enumerate(layers_of(self.layers)):
-            x = layer.read(x, past, i, mask, turn, drop)
-        return past, self.norm(x)
+    def block_mask(self, past: Past, x: Tensor) -> Tensor:
+        """(B,1,n*S,F*S) bool."""
+        new, slots = x.shape[1:3]
+        mask = past.order(new)[:, None, :, None, :, None]
+        mask = mask.expand(-1, -1, -1, slots, -1, slots)
+        return mask.flatten(4, 5).flatten(2, 3)
 
-    def branch(
-        self,
-        past: Past,
-        x: Tensor,
-        *,
-        place: Tensor,
-        sight: Tensor,
-        before: Tensor,
-        drop: float = 0.0,
-    ) -> Tensor:
-        """Features (B,M,P,D) of branches x, which look at the past itself, not at `before`."""
-        mask, turn = branch_mask(sight, self.slots), self.turn(place)
-        for i, layer in enumerate(layers_of(self.layers)):
-            x = layer.branch(x, past, i, mask, turn, drop)
-        out: Tensor = self.norm(x)
-        return out
+    def branch_mask(self, sight: Tensor) -> Tensor:
+        """(B,1,M,1,F*S) bool."""
+        return sight[..., None].expand(-1, -1, -1, self.slots).flatten(2)[:, None, :, None]
 
     def turn(self, place: Tensor) -> Turn:
-        """What all slots of blocks at places (n,) are turned by."""
-        cos, sin = turns(place, len(self.norm.weight) // self.heads)
+        """All slots of a block are turned alike."""
+        cos, sin = super().turn(place)
         return cos[:, None], sin[:, None]
-
-
-def newest(past: Past, x: Tensor) -> Tensor:
-    """Places (n,) of blocks x (B,n,S,D), the newest of a past."""
-    return torch.arange(past.filled - x.shape[1], past.filled, device=x.device)
-
-
-def block_mask(past: Past, x: Tensor) -> Tensor:
-    """(B,1,n*S,F*S) bool: what each slot of the newest blocks x (B,n,S,D) sees."""
-    new, slots = x.shape[1:3]
-    mask = past.order(new)[:, None, :, None, :, None]
-    mask = mask.expand(-1, -1, -1, slots, -1, slots)
-    return mask.flatten(4, 5).flatten(2, 3)
-
-
-def branch_mask(sight: Tensor, slots: int) -> Tensor:
-    """(B,1,M,1,F*S) bool: what each branch sees of the past, from sight (B,M,F)."""
-    return sight[..., None].expand(-1, -1, -1, slots).flatten(2)[:, None, :, None]
 
 
 class TrunkHead(nn.Module):
@@ -159,7 +121,7 @@ class TrunkHead(nn.Module):
         """Append blocks x (B,n,S,D), and return the trunk's features (B,n,S,D)."""
         past, feats = self.trunk.read(past, x, seen, drop)
         turn = self.trunk.turn(newest(past, x))
-        for i, layer in enumerate(layers_of(self.head), len(self.trunk.layers)):
+        for i, layer in enumerate(cast(Iterable[Layer], self.head), len(self.trunk.layers)):
             layer.keep(feats, past, i, turn)
         return past, feats
 
@@ -175,8 +137,8 @@ class TrunkHead(nn.Module):
     ) -> Tensor:
         """The head's features (B,M,P,D) of branches x."""
         x = x + self.inject(before)
-        mask, turn = branch_mask(sight, self.trunk.slots), self.trunk.turn(place)
-        for i, layer in enumerate(layers_of(self.head), len(self.trunk.layers)):
+        mask, turn = self.trunk.branch_mask(sight), self.trunk.turn(place)
+        for i, layer in enumerate(cast(Iterable[Layer], self.head), len(self.trunk.layers)):
             x = layer.branch(x, past, i, mask, turn, drop)
         out: Tensor = self.norm(x)
         return out

@@ -6,8 +6,9 @@ a branch, which stand for the first P of a block; D width, h heads, d = D/h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,72 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor, drop: float) -> Tensor:
         """x (...,D) to (...,D)."""
         return x + F.dropout(self.mlp(self.norm(x)), drop)
+
+
+class BlockLayer(Protocol):
+    """A layer of a `Stack`; mask and turn are as the stack makes them."""
+
+    def read(
+        self, x: Tensor, past: Past, layer: int, mask: Tensor, turn: Turn, drop: float
+    ) -> Tensor:
+        """x (B,n,S,D) as the newest blocks of the past, in which this is that layer."""
+
+    def branch(
+        self, x: Tensor, past: Past, layer: int, mask: Tensor, turn: Turn, drop: float
+    ) -> Tensor:
+        """Branches x (B,M,P,D) off the past."""
+
+
+class Stack(nn.Module):
+    """A backbone of layers that are all alike; what they see is for subclasses to say."""
+
+    def __init__(self, layers: Sequence[nn.Module], *, dim: int, heads: int, slots: int) -> None:
+        super().__init__()
+        self.heads, self.slots = heads, slots
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim)
+
+    def block_mask(self, past: Past, x: Tensor) -> Tensor:
+        """What each slot of the newest blocks x (B,n,S,D) sees of the past."""
+        raise NotImplementedError
+
+    def branch_mask(self, sight: Tensor) -> Tensor:
+        """The same of branches, from sight (B,M,F)."""
+        raise NotImplementedError
+
+    def turn(self, place: Tensor) -> Turn:
+        """What slots of blocks at places (n,) are turned by."""
+        return turns(place, len(self.norm.weight) // self.heads)
+
+    def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
+        """See Backbone."""
+        past = past.grown(seen)
+        mask, turn = self.block_mask(past, x), self.turn(newest(past, x))
+        for i, layer in enumerate(self.layers):
+            x = cast(BlockLayer, layer).read(x, past, i, mask, turn, drop)
+        return past, self.norm(x)
+
+    def branch(
+        self,
+        past: Past,
+        x: Tensor,
+        *,
+        place: Tensor,
+        sight: Tensor,
+        before: Tensor,
+        drop: float = 0.0,
+    ) -> Tensor:
+        """See Backbone; branches look at the past itself, not at `before`."""
+        mask, turn = self.branch_mask(sight), self.turn(place)
+        for i, layer in enumerate(self.layers):
+            x = cast(BlockLayer, layer).branch(x, past, i, mask, turn, drop)
+        out: Tensor = self.norm(x)
+        return out
+
+
+def newest(past: Past, x: Tensor) -> Tensor:
+    """Places (n,) of blocks x (B,n,S,D), the newest of a past."""
+    return torch.arange(past.filled - x.shape[1], past.filled, device=x.device)
 
 
 def attend_branches(

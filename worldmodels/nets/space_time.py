@@ -6,7 +6,6 @@ M branches, P slots of a branch, D width, h heads, d = D/h.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from worldmodels.nets.branches import (
@@ -15,10 +14,10 @@ from worldmodels.nets.branches import (
     Attention,
     Past,
     Perceptron,
+    Stack,
     Turn,
     attend_branches,
     no_past,
-    turns,
 )
 from worldmodels.nets.transformer import attend
 
@@ -59,7 +58,7 @@ class SpaceTimeLayer(nn.Module):
         return self.space.add(x, y.transpose(2, 3), drop)
 
 
-class SpaceTime(nn.Module):
+class SpaceTime(Stack):
     """Slots of a block mix, then each slot looks back along its own past: Copilot4D, Genie.
 
     Of a past, only the second attention keeps anything, a slot for itself. Whole attention within
@@ -67,10 +66,8 @@ class SpaceTime(nn.Module):
     """
 
     def __init__(self, *, dim: int, layers: int, heads: int, slots: int) -> None:
-        super().__init__()
-        self.heads, self.slots = heads, slots
-        self.layers = nn.ModuleList(SpaceTimeLayer(dim, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
+        made = [SpaceTimeLayer(dim, heads) for _ in range(layers)]
+        super().__init__(made, dim=dim, heads=heads, slots=slots)
 
     def empty(self, rows: int, capacity: int) -> Past:
         """A past without blocks; keys (B,S,h,capacity,d)."""
@@ -78,35 +75,11 @@ class SpaceTime(nn.Module):
         shape = (rows, self.slots, self.heads, capacity, len(weight) // self.heads)
         return no_past(weight, layers=len(self.layers), shape=shape, axis=3)
 
-    def read(self, past: Past, x: Tensor, seen: Tensor, drop: float = 0.0) -> tuple[Past, Tensor]:
-        """Append blocks x (B,n,S,D), and return their features (B,n,S,D)."""
-        past = past.grown(seen)
+    def block_mask(self, past: Past, x: Tensor) -> Tensor:
+        """(B*S,1,n,F) bool."""
         new, slots = x.shape[1:3]
-        mask = past.order(new)[:, None, None].expand(-1, slots, -1, -1, -1).flatten(0, 1)
-        turn = self._turn(torch.arange(past.filled - new, past.filled, device=x.device))
-        for i, layer in enumerate(self._layers()):
-            x = layer.read(x, past, i, mask, turn, drop)
-        return past, self.norm(x)
+        return past.order(new)[:, None, None].expand(-1, slots, -1, -1, -1).flatten(0, 1)
 
-    def branch(
-        self,
-        past: Past,
-        x: Tensor,
-        *,
-        place: Tensor,
-        sight: Tensor,
-        before: Tensor,
-        drop: float = 0.0,
-    ) -> Tensor:
-        """Features (B,M,P,D) of branches x, which look at the past itself, not at `before`."""
-        mask, turn = sight[:, None, None, :, None], self._turn(place)
-        for i, layer in enumerate(self._layers()):
-            x = layer.branch(x, past, i, mask, turn, drop)
-        out: Tensor = self.norm(x)
-        return out
-
-    def _layers(self) -> list[SpaceTimeLayer]:
-        return [layer for layer in self.layers if isinstance(layer, SpaceTimeLayer)]
-
-    def _turn(self, place: Tensor) -> Turn:
-        return turns(place, len(self.norm.weight) // self.heads)
+    def branch_mask(self, sight: Tensor) -> Tensor:
+        """(B,1,1,M,1,F) bool."""
+        return sight[:, None, None, :, None]
