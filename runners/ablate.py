@@ -40,7 +40,9 @@ def main(table: Table, chosen: Plan, options: AblateOptions, command: Sequence[s
     from runners.recorded import record
 
     out = folder_for_output(options.out)
-    print(f"playing {options.games} games at random ...", file=sys.stderr, flush=True)
+    print(
+        f"playing {options.games} games at random, then training ...", file=sys.stderr, flush=True
+    )
     config = chosen.rows[0].config
     try:
         games = record(config, options.games, steps_of(config))
@@ -69,6 +71,7 @@ def main(table: Table, chosen: Plan, options: AblateOptions, command: Sequence[s
         print(f"\n{len(trials)} of {left.all} rows measured: {out}", file=sys.stderr)
         raise
     print((out / "ablate.md").read_text("utf-8"))
+    print(f"Written to {out}")
 
 
 class _TimeLeft:
@@ -110,8 +113,8 @@ def write(
     steps, marks = about["steps"], sorted({h for h in (1, 5, 10, horizon) if h <= horizon})
     text = [
         f"# World models on {place(config)}: {table.description}",
-        f"{len(trials)} of {options.seeds * len(chosen.rows)} rows measured. Means over seeds, "
-        "with the 95 % interval (Student's t) where there are several.",
+        f"{len(trials)} of {options.seeds * len(chosen.rows)} rows of all seeds measured. Means "
+        "over seeds, with the 95 % interval (Student's t) where there are several.",
         "## True frames",
         markdown_table(*known_table(groups)),
         "`nats`: what a frame costs, given the true past; of tokens drawn one after the other, or "

@@ -26,9 +26,9 @@ WORDS = (
     "without torch.compile or CUDA graphs.",
 )
 CROSSOVER_WORDS = (
-    "Largest measured batch at which the denoiser is faster than autoregressive; in brackets the",
-    "cost model's: how many times faster autoregressive gets by the largest batch, divided by how",
-    "many times its FLOPs the denoiser needs.",
+    "Largest measured batch at which the denoiser is faster than autoregressive; in brackets, the",
+    "batch at which its extra multiplications should about outweigh the calls that it saves: how",
+    "many times faster autoregressive gets by the largest batch, over how many times its FLOPs.",
 )
 
 

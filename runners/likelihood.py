@@ -59,7 +59,10 @@ class Likelihood:
         if not self.steps:
             return start
         together = nats[f"nll_at_{self.steps}"]
-        return f"{start} token by token, {together} in {self.steps} groups, as many as steps"
+        return (
+            f"{start} or less, drawn token by token, {together} in {self.steps} groups, "
+            "as many as the sampler's steps"
+        )
 
 
 def likelihood_of(

@@ -255,4 +255,6 @@ def _lines(name: str) -> Iterator[str]:
         changes = ", ".join(
             f"{'.'.join(key[len(AT) :])}={value.raw}" for key, value in layers[-1].items()
         )
-        yield f"  {row:22} {changes}"
+        above = [other for other, those in table.rows.items() if those == layers[:-1]]
+        like = f"like {above[0]}, " if above else ""
+        yield f"  {row:22} {like}{changes}"
