@@ -58,10 +58,19 @@ NUM_ACTIONS, VOCAB = 17, 512
 class Kind:
     """One column: settings of a dynamics, and how its frame is counted."""
 
-    name: str
     settings: TransformerSettings
-    backbone: str = ""
-    steps: int = 0
+
+    @property
+    def backbone(self) -> str:
+        """Of a denoiser; "" of others."""
+        settings = self.settings
+        return settings.backbone.kind if isinstance(settings, DiffusionSettings) else ""
+
+    @property
+    def steps(self) -> int:
+        """Of a denoiser's sampler; 0 of others."""
+        settings = self.settings
+        return settings.sampler.steps if isinstance(settings, DiffusionSettings) else 0
 
     def cost(self, sizes: Sizes) -> Cost:
         """Of one frame of one row."""
@@ -71,7 +80,7 @@ class Kind:
         settings = self.settings
         if not isinstance(settings, DiffusionSettings):
             count = {"autoregressive": bench_costs.autoregressive, "parallel": bench_costs.parallel}
-            return count[self.name](sizes)
+            return count[settings.kind](sizes)
         if isinstance(settings.backbone, TrunkHeadSettings):
             return bench_costs.trunk_head(sizes, self.steps, settings.backbone.head)
         count_steps = {"block": bench_costs.block, "st": bench_costs.space_time}
@@ -136,8 +145,8 @@ class Plan:
         same = self.settings.model_dump(include={"width", "heads", "reward"})
         same |= {"blocks": self.past + 3}
         layers = {"layers": self.settings.layers}
-        yield Kind("autoregressive", AutoregressiveSettings(**same, **layers))
-        yield Kind("parallel", ParallelSettings(**same, **layers))
+        yield Kind(AutoregressiveSettings(**same, **layers))
+        yield Kind(ParallelSettings(**same, **layers))
         asked = [(self.backbone, steps) for steps in sorted({*STEPS, tokens}) if steps <= tokens]
         if tokens >= OTHER_STEPS:
             others = (BlockSettings(), SpaceTimeSettings())
@@ -150,7 +159,7 @@ class Plan:
                 backbone=backbone,
                 sampler=RandomSettings(steps=steps),
             )
-            yield Kind("diffusion", settings, backbone.kind, steps)
+            yield Kind(settings)
 
 
 def measure_dynamics(
@@ -199,9 +208,9 @@ def _time(kind: Kind, sizes: Sizes, batch: int, hardware: Hardware, seconds: flo
 
 def _cell(kind: Kind, sizes: Sizes, timing: Timing) -> Cell:
     batch, tokens = timing.batch, sizes.tokens
-    row = timing.row(kind.name, RATE, str(batch), work=batch)
-    row = replace(row, unit=FRAMES)
-    return Cell(kind.name, kind.backbone, kind.steps, tokens, batch, row, kind.cost(sizes))
+    name = kind.settings.kind
+    row = replace(timing.row(name, RATE, str(batch), work=batch), unit=FRAMES)
+    return Cell(name, kind.backbone, kind.steps, tokens, batch, row, kind.cost(sizes))
 
 
 def build(settings: TransformerSettings, tokens: int) -> Any:
