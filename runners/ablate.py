@@ -23,6 +23,29 @@ if TYPE_CHECKING:
     from runners.ablation_trials import Trial
 
 
+OF_FRAMES = (
+    "`nats`: what a frame costs, given the true past; of tokens drawn one after the other, or "
+    "all at once, exact, and of a denoiser the bound, with one group for each token. `in n`: "
+    "of drawing it in n groups of tokens, in random order; noise without masks has no more "
+    "than `in 1`. `changed`: of tokens that differ from those at the same place a step before, "
+    "for how many of 100 the likeliest was right; a denoiser knows nothing else of the frame, "
+    "an autoregressive model the true tokens before; nothing where tokens say themselves what "
+    "changed. Logits have the guidance of dreams, not their temperature and top_k. `reward`: "
+    "absolute error; `reward F1`: of rewards that are not 0; a denoiser reads reward and end "
+    "from the finished, true frame."
+)
+OF_DREAMS = (
+    "`after n`: squared error per pixel after n imagined steps of the true actions, with "
+    "colours in [0,1]. `events`: imagined steps with a reward, by how many of 100 they are "
+    "wrong; {true:.1f} of 100 true steps have one. `apart`: total "
+    "variation between how often tokens are drawn and how often they are true, 0 to 1. "
+    "Seconds, on a CPU, are of processor time, of all threads together: of an update without "
+    "the tokenizer; frames a second are imagined in batches of 32. `trained as`: the row whose "
+    "training it shares."
+)
+"""What the columns of the two tables mean."""
+
+
 def settings_of(words: Sequence[str], options: AblateOptions) -> tuple[Table, Plan]:
     """The table and the settings of its rows; raises UserError where one is wrong."""
     if any(word.startswith("seed=") for word in words):
@@ -117,25 +140,11 @@ def write(
         "over seeds, with the 95 % interval (Student's t) where there are several.",
         "## True frames",
         markdown_table(*known_table(groups)),
-        "`nats`: what a frame costs, given the true past; of tokens drawn one after the other, or "
-        "all at once, exact, and of a denoiser the bound, with one group for each token. `in n`: "
-        "of drawing it in n groups of tokens, in random order; noise without masks has no more "
-        "than `in 1`. `changed`: of tokens that differ from those at the same place a step before, "
-        "for how many of 100 the likeliest was right; a denoiser knows nothing else of the frame, "
-        "an autoregressive model the true tokens before; nothing where tokens say themselves what "
-        "changed. Logits have the guidance of dreams, not their temperature and top_k. `reward`: "
-        "absolute error; `reward F1`: of rewards that are not 0; a denoiser reads reward and end "
-        "from the finished, true frame. "
+        f"{OF_FRAMES} "
         f"{len(chosen.rows)} rows, {about['windows']} windows of at most {steps} steps.",
         "## Dreams",
         markdown_table(*dream_table(groups, marks)),
-        "`after n`: squared error per pixel after n imagined steps of the true actions, with "
-        "colours in [0,1]. `events`: imagined steps with a reward, by how many of 100 they are "
-        f"wrong; {100 * dreams[0].true_events:.1f} of 100 true steps have one. `apart`: total "
-        "variation between how often tokens are drawn and how often they are true, 0 to 1. "
-        "Seconds, on a CPU, are of processor time, of all threads together: of an update without "
-        "the tokenizer; frames a second are imagined in batches of 32. `trained as`: the row whose "
-        "training it shares.",
+        OF_DREAMS.format(true=100 * dreams[0].true_events),
         table.note,
         *(["Left out: " + "; ".join(chosen.left_out) + "."] if chosen.left_out else []),
         f"{options.updates:,} updates of each dynamics on {about['frames']:,} frames of "

@@ -245,11 +245,7 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
             source="held-out random" if random else "held-out",
         )
     if dreamt is None:
-        longest = max((len(e.act) for e in episodes), default=0)
-        raise UserError(
-            f"horizon={horizon}: with {context} frames seen, an episode of {context + horizon} "
-            f"steps is needed, and the longest has {longest}; choose a smaller horizon"
-        )
+        raise _too_short(episodes, context, horizon)
     folder = run_dir / "media" / f"imagine-{options.checkpoint}{'-random' if random else ''}"
     files = write_dreams(
         folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
@@ -261,6 +257,14 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     for file in files:
         print(f"  {file.name}")
     return files
+
+
+def _too_short(episodes: Sequence[Segment], context: int, horizon: int) -> UserError:
+    longest = max((len(e.act) for e in episodes), default=0)
+    return UserError(
+        f"horizon={horizon}: with {context} frames seen, an episode of {context + horizon} "
+        f"steps is needed, and the longest has {longest}; choose a smaller horizon"
+    )
 
 
 def _held_out(
