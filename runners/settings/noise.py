@@ -179,7 +179,7 @@ class RemaskSettings(TimedSettings):
 
 
 class ReverseSettings(SamplerSettings):
-    """The reverse of the noise itself in steps of time; many err, as no net is told the time."""
+    """The reverse of the noise itself in steps of time; errs, as no net is told the time."""
 
     kind: Literal["reverse"] = Field("reverse", description="how noise becomes a frame")
 
