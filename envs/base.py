@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.experience import EnvSpec, Step
+from envs.experience import DictSpec, EnvSpec, Step
+from envs.spaces import Obs
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,37 @@ class Game(Protocol):
         """Start a new game and return its first frame (H,W,C)."""
 
     def step(self, act: int) -> Outcome:
+        """Act once. Not allowed after `over` before the next reset."""
+
+    def close(self) -> None:
+        """Free what the game holds."""
+
+
+@dataclass(frozen=True)
+class DictOutcome:
+    """As `Outcome`, with named observations."""
+
+    obs: Obs
+    rew: float
+    end: bool
+    trunc: bool
+    over: bool
+    stats: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class DictGame(Protocol):
+    """As `Game`, with named observations and actions of any kind, each an array of its space.
+
+    What it returns is the caller's: the game does not write to it again.
+    """
+
+    spec: DictSpec
+
+    def reset(self, seed: int) -> Obs:
+        """Start a new game and return its first observation."""
+
+    def step(self, act: np.ndarray) -> DictOutcome:
         """Act once. Not allowed after `over` before the next reset."""
 
     def close(self) -> None:

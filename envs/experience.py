@@ -3,22 +3,19 @@
 Worker processes import this package, and torch in each of them would cost seconds and
 hundreds of MiB; therefore the tensor `Batch` lives in `worldmodels.batch`.
 
-Axes: N environments, T steps, H W C image. Observations are uint8 images, channel last.
+Axes: N environments, T steps, H W C image. Observations are uint8 images, channel last; for
+those of other kinds there is `DictSpec`, into which `EnvSpec` shall grow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Discrete:
-    """Actions 0..n-1."""
-
-    n: int
-    names: tuple[str, ...] = ()
+from envs.spaces import ActSpace, ObsSpace
+from envs.spaces import Discrete as Discrete
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,15 @@ class EnvSpec:
 
     obs_shape: tuple[int, int, int]
     act: Discrete
+    frames_per_step: int = 1
+
+
+@dataclass(frozen=True)
+class DictSpec:
+    """As `EnvSpec`, for an environment with named observations and actions of any kind."""
+
+    obs: Mapping[str, ObsSpace]
+    act: ActSpace
     frames_per_step: int = 1
 
 
