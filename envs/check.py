@@ -1,0 +1,123 @@
+"""Look into an environment before an agent does: its spaces, its numbers, its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.base import DictGame
+from envs.spaces import Image, Obs, ObsSpace, Vector, check_observation, describe, random_action
+
+BIG_VECTOR = 1000
+
+
+@dataclass
+class _Play:
+    """What random actions in one game showed, for comparing it with another."""
+
+    obs: list[Obs]
+    rews: list[float]
+    ends: int = 0
+    truncs: int = 0
+    longest: int = 0
+
+
+def check_game(make: Callable[[], DictGame], *, steps: int = 300, seed: int = 0) -> list[str]:
+    """Play `steps` random actions and say, in lines for people, what an agent will see.
+
+    They are played once more in the same game and once in a new one, from the same seeds: what a
+    game keeps from one episode to the next shows.
+
+    Raises ValueError, naming the observation at fault, where what the game gives is not what its
+    spec says.
+    """
+    game = make()
+    try:
+        play = _play(game, steps, seed)
+        again = _play(game, steps, seed)
+        spec = game.spec
+    finally:
+        game.close()
+    fresh = make()
+    try:
+        anew = _play(fresh, steps, seed)
+    finally:
+        fresh.close()
+    lines = ["an agent will see"]
+    width = max(map(len, spec.obs))
+    for name, space in spec.obs.items():
+        seen = _range([obs[name] for obs in play.obs], space)
+        lines.append(f"  {name:<{width}}  {describe(space)}, {_count(space)}, {seen}")
+        if isinstance(space, Vector) and space.size > BIG_VECTOR:
+            lines.append(f"  {'':<{width}}  a picture? Pictures are uint8 and have 2 or 3 axes")
+    lines.append(f"and do\n  {describe(spec.act)}")
+    lines.append(f"one step lasts {spec.frames_per_step} of the simulator's")
+    lines.append(
+        f"{steps} random steps: reward {min(play.rews):g} to {max(play.rews):g}, "
+        f"{play.ends} ended and {play.truncs} cut episodes, the longest of {play.longest} steps"
+    )
+    difference = _difference(play, again) or _difference(play, anew)
+    lines.append(
+        f"seeds do NOT repeat a game: {difference}; a resumed run begins new games"
+        if difference
+        else "seeds repeat a game exactly"
+    )
+    return lines
+
+
+def _play(game: DictGame, steps: int, seed: int) -> _Play:
+    random = np.random.default_rng(seed)
+    episode = t = 0
+    play = _Play([_seen(game, game.reset(seed))], [])
+    for _ in range(steps):
+        outcome = game.step(random_action(game.spec.act, random))
+        t += 1
+        play.obs.append(_seen(game, outcome.obs))
+        if not math.isfinite(outcome.rew):
+            raise ValueError(f"the reward of step {len(play.rews)} is {outcome.rew}")
+        play.rews.append(outcome.rew)
+        play.ends += outcome.end
+        play.truncs += outcome.trunc
+        play.longest = max(play.longest, t)
+        if outcome.over:
+            if not (outcome.end or outcome.trunc):
+                raise ValueError("an episode is over, but neither ended nor was it cut")
+            episode, t = episode + 1, 0
+            play.obs.append(_seen(game, game.reset(seed + episode)))
+    return play
+
+
+def _seen(game: DictGame, obs: Obs) -> Obs:
+    check_observation(game.spec.obs, obs)
+    return {name: array.copy() for name, array in obs.items()}
+
+
+def _count(space: ObsSpace) -> str:
+    numbers = math.prod(space.shape)
+    return f"{numbers:,} number{'' if numbers == 1 else 's'}"
+
+
+def _range(arrays: list[np.ndarray], space: ObsSpace) -> str:
+    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+    text = f"seen {low:g} to {high:g}"
+    if low == high:
+        return f"{text}: it never changes"
+    if not isinstance(space, Image):
+        still = int((np.ptp(np.stack(arrays), axis=0) == 0).sum())
+        return f"{text}, {still} of them never changed" if still else text
+    return text
+
+
+def _difference(a: _Play, b: _Play) -> str:
+    """Where two plays part, or nothing."""
+    for i, (x, y) in enumerate(zip(a.obs, b.obs, strict=False)):
+        for name in x:
+            if not np.array_equal(x[name], y[name]):
+                return f"observation {name!r} differs after {i} steps"
+    for i, (r, s) in enumerate(zip(a.rews, b.rews, strict=False)):
+        if r != s:
+            return f"the reward of step {i} is {r:g} or {s:g}"
+    return "" if len(a.obs) == len(b.obs) else "its length differs"
