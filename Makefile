@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11 to 3.13 is needed; for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[crafter,atari,dev]"
+	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[crafter,atari,dmc,gym,dev]"
 	@touch $@
 
 # Needs uv. The packages torch brings along for CUDA differ by platform and follow torch's version.
