@@ -162,6 +162,15 @@ def _check_numba() -> Iterator[Finding]:
         yield Finding("ok", "numba", f"{numba.__version__} (quick Crafter resets)")
 
 
+def _check_drawing() -> Iterator[Finding]:
+    from envs import gl
+
+    if importlib.util.find_spec("dm_control") is None:
+        return
+    works = any(not gl.missing_packages(backend) for backend in gl.NEEDS)
+    yield Finding("ok" if works else "note", "drawing", "; ".join(gl.diagnose()))
+
+
 def _check_tensorboard() -> Iterator[Finding]:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -193,6 +202,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _check_disk,
     _check_environments,
     _check_numba,
+    _check_drawing,
     _check_tensorboard,
     _check_mp4,
 )

@@ -25,6 +25,18 @@ def test_a_missing_package_is_a_note_with_its_remedy(monkeypatch: pytest.MonkeyP
     assert 'pip install "tokendream[crafter]"' in findings[0].text
 
 
+def test_what_pictures_of_dm_control_lack_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("envs.gl.loads", lambda name: "OSMesa" in name)
+    (finding,) = doctor._check_drawing()
+    assert finding.status == "ok" and "osmesa: its libraries load" in finding.text
+    monkeypatch.setattr("envs.gl.loads", lambda name: False)
+    (finding,) = doctor._check_drawing()
+    assert finding.status == "note" and "apt-get install" in finding.text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not list(doctor._check_drawing())
+
+
 def test_whatever_a_check_raises_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
