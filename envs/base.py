@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.experience import DictSpec, EnvSpec, Step
+from envs.experience import DictSpec, DictStep, EnvSpec, Step
 from envs.spaces import Obs
 
 
@@ -77,7 +77,10 @@ class DictGame(Protocol):
 
 @dataclass(frozen=True)
 class GameState:
-    """Enough to rebuild a running game: which game of this environment it is, and its actions."""
+    """Enough to rebuild a running game: which game of this environment it is, and its actions.
+
+    actions (T,...), as the environment took them.
+    """
 
     episode: int
     actions: np.ndarray
@@ -105,6 +108,32 @@ class Env(Protocol):
 
     def restore(self, seed: int, states: list[GameState]) -> np.ndarray:
         """Rebuild running games and return their current frames (N,H,W,C)."""
+
+    def close(self) -> None:
+        """Stop the games and their processes. May be called twice."""
+
+
+@runtime_checkable
+class DictEnv(Protocol):
+    """As `Env`, with named observations and actions of any kind.
+
+    Observations are dicts of arrays (N,...), the actions of a step one array (N,...).
+    """
+
+    spec: DictSpec
+    num_envs: int
+
+    def reset(self, seed: int) -> Obs:
+        """Start all games anew and return the first observations."""
+
+    def step(self, act: np.ndarray) -> DictStep:
+        """Act once in every game."""
+
+    def state(self) -> list[GameState]:
+        """The running games, for `restore`."""
+
+    def restore(self, seed: int, states: list[GameState]) -> Obs:
+        """Rebuild running games and return their current observations."""
 
     def close(self) -> None:
         """Stop the games and their processes. May be called twice."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from envs.spaces import ActSpace, ObsSpace
+from envs.spaces import ActSpace, Obs, ObsSpace
 from envs.spaces import Discrete as Discrete
 
 
@@ -68,6 +68,19 @@ class Step:
     end: np.ndarray
     trunc: np.ndarray
     last_obs: np.ndarray
+    lost: np.ndarray
+    finished: list[Finished]
+
+
+@dataclass(frozen=True)
+class DictStep:
+    """As `Step`, with named observations: each a dict of arrays (N,...)."""
+
+    obs: Obs
+    rew: np.ndarray
+    end: np.ndarray
+    trunc: np.ndarray
+    last_obs: Obs
     lost: np.ndarray
     finished: list[Finished]
 

@@ -7,8 +7,9 @@ import signal
 
 import numpy as np
 
-from envs.base import Outcome
-from envs.experience import Discrete, EnvSpec
+from envs.base import DictOutcome, Outcome
+from envs.experience import DictSpec, Discrete, EnvSpec
+from envs.spaces import Categories, Continuous, Image, Obs, Vector, as_action
 
 
 class CountingGame:
@@ -60,6 +61,39 @@ class CountingGame:
         obs = np.empty(self.spec.obs_shape, np.uint8)
         obs[...] = (self._seed % 256, self._t % 256, act % 256)
         return obs
+
+
+class CountingDictGame:
+    """`CountingGame` with three observations and two continuous actions.
+
+    `pixels` are its frames. `state` is (seed % 1000, t, and the action that led here), `kind` the
+    step in base 10, lowest digit first.
+    """
+
+    def __init__(self, length: int = 5, spread: int = 1, *, truncate: bool = False) -> None:
+        self._game = CountingGame(length, spread, truncate=truncate)
+        self._seed = self._t = 0
+        self.spec = DictSpec(
+            {"pixels": Image((8, 8, 3)), "state": Vector(4), "kind": Categories((10, 10))},
+            Continuous(2),
+        )
+
+    def reset(self, seed: int) -> Obs:
+        self._seed, self._t = seed % 1000, 0
+        return self._see(self._game.reset(seed), np.zeros(2, np.float32))
+
+    def step(self, act: np.ndarray) -> DictOutcome:
+        self._t += 1
+        one = self._game.step(0)
+        obs = self._see(one.obs, as_action(self.spec.act, act))
+        return DictOutcome(obs, one.rew, one.end, one.trunc, one.over, one.stats)
+
+    def close(self) -> None:
+        pass
+
+    def _see(self, frame: np.ndarray, act: np.ndarray) -> Obs:
+        state = np.array([self._seed, self._t, *act], np.float32)
+        return {"pixels": frame, "state": state, "kind": np.array([self._t % 10, self._t // 10])}
 
 
 class CrashingGame(CountingGame):

@@ -8,12 +8,24 @@ import logging
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from envs.base import GameState
-from envs.experience import EnvSpec, Finished, Step
-from envs.worker import GroupCrash, LocalGroup, MakeGame, ProcessGroup, Row, Start, Started
+from envs.experience import DictSpec, DictStep, EnvSpec, Finished, Step
+from envs.named import PIXELS, image_spec
+from envs.spaces import Obs
+from envs.worker import (
+    GroupCrash,
+    LocalGroup,
+    MakeGame,
+    ProcessGroup,
+    Row,
+    Start,
+    Started,
+    the_same,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +51,7 @@ class _Running:
     """The game that an environment plays now."""
 
     episode: int = 0
-    actions: list[int] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
     ret: float = 0.0
 
 
@@ -51,8 +63,10 @@ class _Worker:
     crashes_in_a_row: int = 0
 
 
-class VectorEnv:
-    """The `Env` protocol over `Game`s, `make` giving one picklable maker for each of them.
+class DictVectorEnv:
+    """The `DictEnv` protocol over games, `make` giving one picklable maker for each of them.
+
+    A game of one image has its frames under the name `pixels`.
 
     The games are dealt out to `workers` processes in runs of neighbours; with 0 workers they
     are played here. Results do not depend on `workers`. Where a game raises, or its process
@@ -84,28 +98,32 @@ class VectorEnv:
             for low, high in zip(bounds[:-1], bounds[1:], strict=True):
                 envs = range(int(low), int(high))
                 self._workers.append(_Worker(len(self._workers), envs, self._new_group(envs)))
-            specs = {worker.group.prepare() for worker in self._workers}
+            specs = [worker.group.prepare() for worker in self._workers]
         except GroupCrash as crash:
             self.close()
             raise EnvCrash(f"the games could not be built:\n{crash}") from crash
-        assert len(specs) == 1, f"the games of one Env differ: {specs}"
-        self.spec: EnvSpec = specs.pop()
+        self.spec: DictSpec = the_same(specs)
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Obs:
         return self._start(seed, [Start(i, 0) for i in range(self.num_envs)])
 
-    def restore(self, seed: int, states: list[GameState]) -> np.ndarray:
+    def restore(self, seed: int, states: list[GameState]) -> Obs:
         assert len(states) == self.num_envs, "one state for each environment"
-        starts = [Start(i, s.episode, s.actions) for i, s in enumerate(states)]
+        starts = [Start(i, s.episode, _listed(s.actions)) for i, s in enumerate(states)]
         return self._start(seed, starts)
 
     def state(self) -> list[GameState]:
-        return [GameState(r.episode, np.array(r.actions, np.int64)) for r in self._running]
+        act = self.spec.act
+        return [
+            GameState(r.episode, np.array(r.actions, act.dtype).reshape(-1, *act.shape))
+            for r in self._running
+        ]
 
-    def step(self, act: np.ndarray) -> Step:
+    def step(self, act: np.ndarray) -> DictStep:
         assert not self._interrupted, "the last step was interrupted: reset or restore first"
-        acts = [int(a) for a in act]
-        assert len(acts) == self.num_envs, "one action for each environment"
+        act = np.array(act, self.spec.act.dtype)  # a copy, since actions are kept
+        assert act.shape == (self.num_envs, *self.spec.act.shape), "one action for each environment"
+        acts = _listed(act)
         self._interrupted = True
         for worker in self._workers:
             worker.group.send("step", [acts[i] for i in worker.envs])
@@ -119,14 +137,14 @@ class VectorEnv:
             worker.group.send("close")
         for worker in self._workers:
             worker.group.close()
-        self._workers = []
+        self._workers.clear()
         atexit.unregister(self._at_exit)
 
     def _new_group(self, envs: range) -> LocalGroup | ProcessGroup:
         make = [self._make[i] for i in envs]
         return ProcessGroup(make) if self._remote else LocalGroup(make)
 
-    def _start(self, seed: int, starts: list[Start]) -> np.ndarray:
+    def _start(self, seed: int, starts: list[Start]) -> Obs:
         self._seed, self._interrupted = seed, True
         for worker in self._workers:
             worker.group.send("start", seed, [starts[i] for i in worker.envs])
@@ -178,9 +196,9 @@ class VectorEnv:
             raise EnvCrash(f"{which} crashed {MAX_CRASHES} times in a row:\n{crash}") from crash
         logger.warning("%s crashed; a new one begins other games:\n%s", which, crash)
 
-    def _assemble(self, acts: list[int], rows: list[Row | None]) -> Step:
+    def _assemble(self, acts: list[Any], rows: list[Row | None]) -> DictStep:
         obs = self._frames()
-        last_obs = obs.copy()
+        last_obs = {name: array.copy() for name, array in obs.items()}
         rew = np.zeros(self.num_envs, np.float32)
         end, trunc, lost = np.zeros((3, self.num_envs), bool)
         finished = []
@@ -195,16 +213,54 @@ class VectorEnv:
                 running.actions.append(acts[i])
                 running.ret += row.rew
                 if row.over:
-                    last_obs[i] = worker.group.frames.last[row_of_worker]
+                    for name, array in worker.group.frames.last.items():
+                        last_obs[name][i] = array[row_of_worker]
                     finished.append(Finished(i, running.ret, len(running.actions), row.stats))
                     self._running[i] = _Running(running.episode + 1)
-        return Step(obs, rew, end, trunc, last_obs, lost, finished)
+        return DictStep(obs, rew, end, trunc, last_obs, lost, finished)
 
-    def _frames(self) -> np.ndarray:
-        return np.concatenate([worker.group.frames.obs for worker in self._workers])
+    def _frames(self) -> Obs:
+        parts = [worker.group.frames.obs for worker in self._workers]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _close(env: weakref.ref[VectorEnv]) -> None:
+class VectorEnv:
+    """The `Env` protocol over `Game`s of one image: `DictVectorEnv` without the name."""
+
+    def __init__(self, make: Sequence[MakeGame], workers: int = 0) -> None:
+        self._named = DictVectorEnv(make, workers)
+        self.num_envs = self._named.num_envs
+        self._workers, self.crashes = self._named._workers, self._named.crashes
+        try:
+            self.spec: EnvSpec = image_spec(self._named.spec)
+        except AssertionError:
+            self.close()
+            raise
+
+    def reset(self, seed: int) -> np.ndarray:
+        return self._named.reset(seed)[PIXELS]
+
+    def restore(self, seed: int, states: list[GameState]) -> np.ndarray:
+        return self._named.restore(seed, states)[PIXELS]
+
+    def state(self) -> list[GameState]:
+        return self._named.state()
+
+    def step(self, act: np.ndarray) -> Step:
+        s = self._named.step(act)
+        obs, last_obs = s.obs[PIXELS], s.last_obs[PIXELS]
+        return Step(obs, s.rew, s.end, s.trunc, last_obs, s.lost, s.finished)
+
+    def close(self) -> None:
+        self._named.close()
+
+
+def _listed(acts: np.ndarray) -> list[Any]:
+    """Actions one by one: whole numbers of Python, which take less room in a pipe, or arrays."""
+    return acts.tolist() if acts.ndim == 1 else list(acts)
+
+
+def _close(env: weakref.ref[DictVectorEnv]) -> None:
     alive = env()
     if alive is not None:
         alive.close()

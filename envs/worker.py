@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker, shared_memory
 from multiprocessing.connection import Connection
@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import Game, episode_seed
-from envs.experience import EnvSpec
+from envs.base import DictGame, Game, episode_seed
+from envs.experience import DictSpec
+from envs.named import Frames, named, write
 
-MakeGame = Callable[[], Game]
+MakeGame = Callable[[], Game | DictGame]
 
 
 class GroupCrash(Exception):
@@ -34,7 +35,7 @@ class Start:
 
     env: int
     episode: int
-    actions: np.ndarray | None = None
+    actions: Sequence[Any] | None = None
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Started:
     """The episode that runs now, its actions and its return so far."""
 
     episode: int
-    actions: list[int]
+    actions: list[Any]
     ret: float
 
 
@@ -57,22 +58,10 @@ class Row:
     stats: dict[str, float]
 
 
-@dataclass
-class Frames:
-    """Frames to act on (n,H,W,C), and true last frames, written only where a game was over."""
-
-    obs: np.ndarray
-    last: np.ndarray
-
-    @classmethod
-    def on(cls, shape: tuple[int, ...], buffer: memoryview | None = None) -> Frames:
-        """Frames in `buffer`, or in memory of their own."""
-        both = np.ndarray((2, *shape), np.uint8, buffer)
-        return cls(both[0], both[1])
-
-    @staticmethod
-    def num_bytes(shape: tuple[int, ...]) -> int:
-        return 2 * int(np.prod(shape))
+def the_same(specs: list[DictSpec]) -> DictSpec:
+    """What all games of one environment are like."""
+    assert all(spec == specs[0] for spec in specs), f"the games of one Env differ: {specs}"
+    return specs[0]
 
 
 class Group:
@@ -80,16 +69,15 @@ class Group:
 
     def __init__(self, make: list[MakeGame]) -> None:
         self._games = [game() for game in make]
+        self._named = [named(game) for game in self._games]
         self._seed = 0
         self._envs: list[int] = []
         self._episodes: list[int] = []
-        self.frames = Frames.on((0,))
+        self.frames = Frames({}, {})
 
     @property
-    def spec(self) -> EnvSpec:
-        specs = {game.spec for game in self._games}
-        assert len(specs) == 1, f"the games of one Env differ: {specs}"
-        return specs.pop()
+    def spec(self) -> DictSpec:
+        return the_same([game.spec for game in self._named])
 
     def start(self, seed: int, starts: list[Start]) -> list[Started]:
         """Begin games, and play them up to date.
@@ -102,7 +90,7 @@ class Group:
         self._episodes = [start.episode for start in starts]
         return [self._play_again(i, start.actions) for i, start in enumerate(starts)]
 
-    def step(self, acts: list[int]) -> list[Row]:
+    def step(self, acts: list[Any]) -> list[Row]:
         return [self._step_one(i, act) for i, act in enumerate(acts)]
 
     def close(self) -> None:
@@ -111,30 +99,30 @@ class Group:
 
     def _begin(self, i: int) -> None:
         seed = episode_seed(self._seed, self._envs[i], self._episodes[i])
-        self.frames.obs[i] = self._games[i].reset(seed)
+        write(self.frames.obs, i, self._named[i].reset(seed))
 
-    def _play_again(self, i: int, actions: np.ndarray | None) -> Started:
+    def _play_again(self, i: int, actions: Sequence[Any] | None) -> Started:
         self._begin(i)
         ret = 0.0
-        acts = [] if actions is None else [int(act) for act in actions]
+        acts = [] if actions is None else list(actions)
         for act in acts:
-            outcome = self._games[i].step(act)
+            outcome = self._named[i].step(np.asarray(act))
             ret += outcome.rew
-            self.frames.obs[i] = outcome.obs
+            write(self.frames.obs, i, outcome.obs)
             if outcome.over:
                 self._episodes[i] += 1
                 self._begin(i)
                 return Started(self._episodes[i], [], 0.0)
         return Started(self._episodes[i], acts, ret)
 
-    def _step_one(self, i: int, act: int) -> Row:
-        outcome = self._games[i].step(act)
+    def _step_one(self, i: int, act: Any) -> Row:
+        outcome = self._named[i].step(np.asarray(act))
         if outcome.over:
-            self.frames.last[i] = outcome.obs
+            write(self.frames.last, i, outcome.obs)
             self._episodes[i] += 1
             self._begin(i)
         else:
-            self.frames.obs[i] = outcome.obs
+            write(self.frames.obs, i, outcome.obs)
         return Row(outcome.rew, outcome.end, outcome.trunc, outcome.over, outcome.stats)
 
 
@@ -150,14 +138,14 @@ class LocalGroup:
     def frames(self) -> Frames:
         return self._group.frames
 
-    def prepare(self) -> EnvSpec:
+    def prepare(self) -> DictSpec:
         """Build the games and say what they are like; called once, before anything else."""
         try:
             self._group = Group(self._make)
             spec = self._group.spec
         except Exception as error:
             raise GroupCrash(traceback.format_exc()) from error
-        self._group.frames = Frames.on((len(self._make), *spec.obs_shape))
+        self._group.frames = Frames.on(spec.obs, len(self._make))
         return spec
 
     def send(self, name: str, *arguments: Any) -> None:
@@ -182,7 +170,7 @@ class ProcessGroup:
         self._ids = itertools.count()
         self._last_id = -1
         self._memory: shared_memory.SharedMemory | None = None
-        self.frames = Frames.on((0,))
+        self.frames = Frames({}, {})
         # Spawned, not forked: a fork would copy the locks of torch's and BLAS's threads.
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -191,13 +179,13 @@ class ProcessGroup:
             self._process.start()
         theirs.close()
 
-    def prepare(self) -> EnvSpec:
+    def prepare(self) -> DictSpec:
         """Wait until the games are built, and give them shared memory for their frames."""
-        spec: EnvSpec = self._receive(-1)
-        shape = (self._num_games, *spec.obs_shape)
-        self._memory = shared_memory.SharedMemory(create=True, size=Frames.num_bytes(shape))
-        self.frames = Frames.on(shape, self._memory.buf)
-        self.send("attach", self._memory.name, shape)
+        spec: DictSpec = self._receive(-1)
+        size = Frames.num_bytes(spec.obs, self._num_games)
+        self._memory = shared_memory.SharedMemory(create=True, size=size)
+        self.frames = Frames.on(spec.obs, self._num_games, self._memory.buf)
+        self.send("attach", self._memory.name)
         return spec
 
     def send(self, name: str, *arguments: Any) -> None:
@@ -216,7 +204,7 @@ class ProcessGroup:
         self._process.kill()
         self._process.join()
         self._pipe.close()
-        self.frames = Frames.on((0,))
+        self.frames = Frames({}, {})
         if self._memory is not None:
             self._memory.close()
             self._memory.unlink()
@@ -261,14 +249,15 @@ def serve(pipe: Connection, make: list[MakeGame]) -> None:
     """Answer requests until told to close or until the parent is gone."""
     try:
         group = Group(make)
-        pipe.send((-1, False, group.spec))
-        _, _, (name, shape) = pipe.recv()
+        spec = group.spec
+        pipe.send((-1, False, spec))
+        _, _, (name,) = pipe.recv()
         memory = shared_memory.SharedMemory(name)
         try:
-            group.frames = Frames.on(shape, memory.buf)
+            group.frames = Frames.on(spec.obs, len(make), memory.buf)
             _answer(pipe, group)
         finally:
-            group.frames = Frames.on((0,))  # memory in use cannot be closed
+            group.frames = Frames({}, {})  # memory in use cannot be closed
             memory.close()
     except Exception:
         # If the parent is gone, this is an EOFError and nobody is there to hear of it.
