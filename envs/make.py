@@ -6,18 +6,24 @@ import difflib
 import functools
 import importlib.util
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from envs.base import Env
+from envs.base import DictEnv, Env
 from envs.cores import available_cores
+from envs.dmc_tasks import split_task
 from envs.scores import list_games
-from envs.vector import VectorEnv
+from envs.vector import DictVectorEnv, VectorEnv
 from envs.worker import MakeGame
 
 logger = logging.getLogger(__name__)
 
 SUITES = ("atari", "crafter")
+"""Suites of games with one image and one choice at a time."""
+
+DICT_SUITES = (*SUITES, "dmc", "gym")
+"""All suites, as games of named observations."""
 
 
 def make_env(
@@ -30,8 +36,17 @@ def make_env(
 
     Raises ValueError, naming the setting or the package to install, on a user's mistake.
     """
-    make = _maker(settings, training)
+    make = _maker(settings, training, SUITES)
     return VectorEnv([make] * num_envs, automatic_workers(num_envs) if workers < 0 else workers)
+
+
+def make_dict_env(
+    settings: Mapping[str, Any], *, num_envs: int, workers: int = 0, training: bool = False
+) -> DictEnv:
+    """As `make_env`, for all suites and with named observations."""
+    make = _maker(settings, training, DICT_SUITES)
+    workers = automatic_workers(num_envs) if workers < 0 else workers
+    return DictVectorEnv([make] * num_envs, workers)
 
 
 def automatic_workers(num_envs: int) -> int:
@@ -43,13 +58,15 @@ def automatic_workers(num_envs: int) -> int:
     return 0 if cores <= 2 else min(cores, num_envs)
 
 
-def _maker(settings: Mapping[str, Any], training: bool) -> MakeGame:
+def _maker(settings: Mapping[str, Any], training: bool, suites: tuple[str, ...]) -> MakeGame:
     suite = settings["suite"]
+    if suite not in suites:
+        raise _unknown("env.suite", suite, suites)
     if suite == "crafter":
         return _crafter(settings)
     if suite == "atari":
         return _atari(settings, training)
-    raise _unknown("env.suite", suite, SUITES)
+    return _dmc(settings) if suite == "dmc" else _gym(settings)
 
 
 def _crafter(settings: Mapping[str, Any]) -> MakeGame:
@@ -74,12 +91,36 @@ def _atari(settings: Mapping[str, Any], training: bool) -> MakeGame:
     return functools.partial(AtariGame, game, life_loss=life_loss, **chosen)
 
 
+def _dmc(settings: Mapping[str, Any]) -> MakeGame:
+    split_task(settings["task"])
+    _require("dm_control", extra="dmc")
+    from envs import gl
+    from envs.dmc import DMCGame
+
+    if settings.get("observe", "pixels") != "state":
+        gl.choose_backend()
+    chosen = _chosen(settings, "observe", "action_repeat", "size", "quality")
+    return functools.partial(DMCGame, settings["task"], **chosen)
+
+
+def _gym(settings: Mapping[str, Any]) -> MakeGame:
+    _require("gymnasium", extra="gym")
+    from envs.gym_game import GymGame
+
+    # Once here, where a mistake is a line; in a worker process it would be a traceback.
+    GymGame(settings["id"]).close()
+    return functools.partial(GymGame, settings["id"])
+
+
 def _chosen(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
 def _require(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
+        if module == "dm_control" and sys.version_info >= (3, 13):
+            # The extra is empty there: labmaze, which dm-control wants, has no wheel.
+            raise ValueError(f"env.suite={extra} needs Python 3.11 or 3.12, as dm-control does")
         raise ValueError(
             f"env.suite={extra} needs the package {module}, which is not installed: "
             f'pip install "tokendream[{extra}]"'
