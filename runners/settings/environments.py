@@ -70,6 +70,26 @@ class AtariSettings(EnvSettings):
     max_frames: int = Field(108_000, ge=1, description="frames after which a game is cut")
 
 
+class DMCSettings(EnvSettings):
+    """One task of the DeepMind Control Suite, from pixels, from the state, or both."""
+
+    suite: Literal["dmc"] = Field("dmc", description="which environments")
+    task: str = Field("walker-walk", description="the task, as domain-task")
+    observe: Literal["pixels", "state", "both"] = Field("pixels", description="what is seen")
+    action_repeat: int = Field(2, ge=1, le=16, description="control steps one step lasts")
+    size: int = Field(64, ge=16, le=256, description="width and height of the pictures")
+    quality: Literal["full", "fast"] = Field(
+        "full", description="how pictures are drawn; fast has no shadows and is not comparable"
+    )
+
+
+class GymSettings(EnvSettings):
+    """Any Gymnasium environment."""
+
+    suite: Literal["gym"] = Field("gym", description="which environments")
+    id: str = Field("CartPole-v1", description="its id, package.module:id, or package.module:Class")
+
+
 SUITES: dict[str, type[EnvSettings]] = {
     "crafter": CrafterSettings,
     "atari": AtariSettings,
