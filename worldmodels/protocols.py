@@ -134,6 +134,47 @@ class Tokenizer(Protocol):
         """Take in Loss.learn after an optimiser step; returns metrics."""
 
 
+class EntryTokenizer(Protocol):
+    """Turns one entry of an observation, vectors (...,D), into `tokens` tokens below `vocab`.
+
+    And back; what came before plays no part. Each token stands for a vector of `dim` numbers.
+    """
+
+    vocab: int
+    tokens: int
+    dim: int
+
+    def fit(self, x: Tensor) -> None:
+        """Take in warm-up data (N,D), once and before anything else; may wait for the host."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Tokens (...,K) of vectors (...,D)."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Vectors (...,D) of tokens (...,K)."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The vectors (...,K,dim) float32 that tokens (...,K) stand for."""
+
+    def known(self) -> Tensor | None:
+        """(K,vocab) bool: tokens that stand for something, where not all do."""
+
+    def loss(self, x: Tensor, counted: Tensor) -> Loss:
+        """Reconstruction of vectors (B,T,D), a mean over those with counted (B,T)."""
+
+    def learn(self, seen: Any) -> dict[str, Tensor]:
+        """Take in Loss.learn after an optimiser step; returns metrics; never waits."""
+
+
+class ActionCodec(Protocol):
+    """How dynamics are told of an action: in `slots` positions of a step."""
+
+    slots: int
+
+    def __call__(self, act: Tensor) -> Tensor:
+        """(...,slots,D) of actions: (...) int64 of a single choice, else (...,A)."""
+
+
 class Layout(Protocol):
     """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
 

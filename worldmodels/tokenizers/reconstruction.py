@@ -88,6 +88,16 @@ def errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
     }
 
 
+def number_errors(error: Tensor, counted: Tensor) -> dict[str, Tensor]:
+    """The same of vectors (B,T,D), in whatever units they are; means over those that count."""
+    weight, squared = shares(counted), error.flatten(0, 1).square()
+    return {
+        "l1": (error.flatten(0, 1).abs().mean(1) * weight).sum(),
+        "l2": (squared.mean(1) * weight).sum(),
+        "worst": (squared.amax(1) * weight).sum(),
+    }
+
+
 def shares(counted: Tensor) -> Tensor:
     """(B*T,): what each frame counts of a mean over those with counted (B,T)."""
     weight = counted.flatten().float()
