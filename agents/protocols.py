@@ -30,6 +30,25 @@ class Decision:
     critic: Tensor
 
 
+class ActionHead(Protocol):
+    """What a policy's `size` outputs for a moment say about its action.
+
+    Actions are (...) int64 of a single choice, (...,A) int64 of several, (...,A) float32 in [-1,1].
+    Draws are from torch's global generator; nothing waits for the host.
+    """
+
+    size: int
+
+    def sample(self, outputs: Tensor, temperature: float = 1.0) -> Tensor:
+        """Actions drawn from outputs (...,size), without gradient."""
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        """The actions that are drawn at a temperature near 0."""
+
+    def score(self, outputs: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of actions and the entropy, both (...), in nats a dimension."""
+
+
 class View(Protocol):
     """What the policy sees of the world. `looks`: whether at pictures.
 
