@@ -10,10 +10,11 @@ from typing import Literal
 import ale_py
 import ale_py.roms
 import numpy as np
-from PIL import Image
+from PIL import Image as Picture
 
 from envs.base import Outcome
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 
 SIZE = 64
 
@@ -48,7 +49,7 @@ def resize_area(screen: np.ndarray) -> np.ndarray:
 
 def resize_bilinear(screen: np.ndarray) -> np.ndarray:
     """Pillow's bilinear reduction of a screen (210,160,3) to (64,64,3)."""
-    return np.asarray(Image.fromarray(screen).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(Picture.fromarray(screen).resize((SIZE, SIZE), Picture.Resampling.BILINEAR))
 
 
 RESIZES = {"area": resize_area, "bilinear": resize_bilinear}
@@ -86,7 +87,7 @@ class AtariGame:
         self._pristine = self._ale.cloneState(include_rng=True)
         self._acts = self._ale.getMinimalActionSet()
         names = tuple(act.name.lower() for act in self._acts)
-        self.spec = EnvSpec((SIZE, SIZE, 3), Discrete(len(names), names), frame_skip)
+        self.spec = EnvSpec(Image((SIZE, SIZE, 3)), Discrete(len(names), names), frame_skip)
         self._skip, self._noop_max, self._sticky = frame_skip, noop_max, sticky
         self._resize, self._life_loss, self._max_frames = RESIZES[resize], life_loss, max_frames
         self._first = self._ale.getScreenRGB()

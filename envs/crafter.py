@@ -13,7 +13,8 @@ from crafter import constants, objects
 from envs.base import Outcome
 from envs.crafter_view import SIZE, TileView
 from envs.crafter_world import OrderedWorld, generate
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 
 # Objects this far from the player (sum of both axes) stand still: twice the view.
 _ACTIVE_DISTANCE = 18
@@ -28,7 +29,7 @@ class CrafterGame:
 
     def __init__(self, length: int = 10_000) -> None:
         self.spec = EnvSpec(
-            (SIZE, SIZE, 3), Discrete(len(constants.actions), tuple(constants.actions))
+            Image((SIZE, SIZE, 3)), Discrete(len(constants.actions), tuple(constants.actions))
         )
         self._sim = _Simulator(length)
 

@@ -3,19 +3,17 @@
 Worker processes import this package, and torch in each of them would cost seconds and
 hundreds of MiB; therefore the tensor `Batch` lives in `worldmodels.batch`.
 
-Axes: N environments, T steps, H W C image. Observations are uint8 images, channel last; for
-those of other kinds there is `DictSpec`, into which `EnvSpec` shall grow.
+Axes: N environments, T steps, *O one observation, *A one action: none of a single choice.
+Observations are arrays, or dicts of arrays where an environment shows several things.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from envs.spaces import ActSpace, Obs, ObsSpace
-from envs.spaces import Discrete as Discrete
+from envs.spaces import ActSpace, Obs, Space
 
 
 @dataclass(frozen=True)
@@ -25,16 +23,7 @@ class EnvSpec:
     `frames_per_step` is the number of simulator frames that one decision lasts.
     """
 
-    obs_shape: tuple[int, int, int]
-    act: Discrete
-    frames_per_step: int = 1
-
-
-@dataclass(frozen=True)
-class DictSpec:
-    """As `EnvSpec`, for an environment with named observations and actions of any kind."""
-
-    obs: Mapping[str, ObsSpace]
+    obs: Space
     act: ActSpace
     frames_per_step: int = 1
 
@@ -56,25 +45,12 @@ class Finished:
 class Step:
     """The answer of N environments to one action each.
 
-    obs (N,H,W,C): the frames to act on next, already of the next episode where one ended.
+    obs (N,*O): what to act on next, already of the next episode where one ended.
     rew end trunc (N,): caused by the action. `end` is termination, `trunc` a time limit.
-    last_obs (N,H,W,C): where the action truly led; equals obs where no episode ended.
+    last_obs (N,*O): where the action truly led; equals obs where no episode ended.
     lost (N,): the worker died, the action was not executed, obs starts a new episode;
     the other fields of such a row mean nothing.
     """
-
-    obs: np.ndarray
-    rew: np.ndarray
-    end: np.ndarray
-    trunc: np.ndarray
-    last_obs: np.ndarray
-    lost: np.ndarray
-    finished: list[Finished]
-
-
-@dataclass(frozen=True)
-class DictStep:
-    """As `Step`, with named observations: each a dict of arrays (N,...)."""
 
     obs: Obs
     rew: np.ndarray
@@ -87,14 +63,14 @@ class DictStep:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one episode: T actions and the T+1 frames around them.
+    """A stretch of one episode: T actions and the T+1 observations around them.
 
-    obs (T+1,H,W,C) uint8, act (T,) int64, rew (T,) float32, end trunc (T,) bool.
+    obs (T+1,*O), act (T,*A), rew (T,) float32, end trunc (T,) bool.
     Only the last step may have `end` or `trunc`. `first` is True where obs[0] starts an
     episode; otherwise obs[0] repeats the last frame of the segment before it.
     """
 
-    obs: np.ndarray
+    obs: Obs
     act: np.ndarray
     rew: np.ndarray
     end: np.ndarray

@@ -1,7 +1,8 @@
 """What an environment shows and accepts: named spaces, and the checks of what passes through them.
 
-Inside the product an observation is a dict of arrays, an action one array: int64 where it chooses,
-float32 in [-1,1] where it steers. Games translate to and from whatever their simulator wants.
+Inside the product an observation is an array, or a dict of arrays where an environment shows
+several things; an action is one array: int64 where it chooses, float32 in [-1,1] where it steers.
+Games translate to and from whatever their simulator wants.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Obs = dict[str, np.ndarray]
-"""One observation: an array for each space of the environment, in the order of its spaces."""
+Obs = Any
+"""An observation: an array of its space, or a dict of arrays, one for each of several spaces.
+
+See envs.trees for what works on both.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Categories:
 
 
 ObsSpace = Image | Vector | Categories
+
+Space = ObsSpace | dict[str, ObsSpace]
+"""What an environment shows: one thing, or several by name."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,15 @@ def random_action(space: ActSpace, random: np.random.Generator) -> np.ndarray:
     if isinstance(space, Discrete):
         return np.asarray(random.integers(space.n), np.int64)
     return random.integers(np.array(space.sizes, np.int64))
+
+
+def random_actions(space: ActSpace, random: np.random.Generator, count: int) -> np.ndarray:
+    """As many such actions: (count,) int64 of a single choice, else (count,A)."""
+    if isinstance(space, Continuous):
+        return random.uniform(-1, 1, (count, space.size)).astype(np.float32)
+    if isinstance(space, Discrete):
+        return random.integers(space.n, size=count)
+    return random.integers(np.array(space.sizes, np.int64), size=(count, len(space.sizes)))
 
 
 def describe(space: ObsSpace | ActSpace) -> str:

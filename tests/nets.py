@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.agent import Agent
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.settings.load import load
 from runners.settings.policies import ACTOR_CRITICS
 from runners.settings.tokenizers import TOKENIZERS
@@ -99,7 +100,7 @@ def settings(*words: str) -> dict[str, Any]:
 
 def small_agent(*words: str) -> Agent:
     """An agent of `settings` whose weights are large enough for every input to matter."""
-    agent = build_agent(settings(*words), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+    agent = build_agent(settings(*words), EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS)))
     shake(agent.world_model)
     shake(agent.actor_critic)
     shake(agent.target)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from tests.nets import NUM_ACTIONS, settings
 from worldmodels.batch import Batch
 from worldmodels.protocols import Prev
@@ -20,7 +21,7 @@ def tokenizer(*words: str) -> DeltaVQ:
     """For frames of 32x32 pixels, of which each of the 4 tokens tells a quarter."""
     torch.manual_seed(0)
     words = tuple(f"agent.tokenizer.{w}" for w in (*SIZES.split(), *LOSS.split(), *words))
-    agent = build_agent(settings(*words), EnvSpec((32, 32, 3), Discrete(NUM_ACTIONS)))
+    agent = build_agent(settings(*words), EnvSpec(Image((32, 32, 3)), Discrete(NUM_ACTIONS)))
     net = agent.world_model.tokenizer
     assert isinstance(net, DeltaVQ)
     with torch.no_grad():

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from tests.diffusion import KINDS, trained
 from tests.nets import NUM_ACTIONS, Net, cut, scored, settings
 from worldmodels.batch import Batch
@@ -44,7 +45,7 @@ def born(*words: str) -> Net:
     """A small net over the token layout with the weights that training starts from."""
     torch.manual_seed(0)
     at = [f"agent.dynamics.{word}" for word in ("layout.kind=token", "init=fan_in", *words)]
-    agent = build_agent(settings(*at), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+    agent = build_agent(settings(*at), EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS)))
     dynamics = agent.world_model.dynamics
     assert isinstance(dynamics, Net)
     return dynamics

@@ -123,7 +123,7 @@ def test_what_does_not_fit_a_batch_is_refused() -> None:
 
 
 def test_specs_of_one_image_survive_the_general_form() -> None:
-    spec = EnvSpec((4, 6, 3), Discrete(3, ("a", "b", "c")), 4)
+    spec = EnvSpec(Image((4, 6, 3)), Discrete(3, ("a", "b", "c")), 4)
     assert image_spec(named_spec(spec)) == spec
     assert named(CountingGame()).spec.obs == {"pixels": Image((8, 8, 3))}
 

@@ -10,7 +10,8 @@ import torch
 
 from agents.agent import Agent
 from agents.build import build_agent, make
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.phases import Phase
 from runners.settings.tokenizers import FrameVqSettings
 from tests.nets import (
@@ -194,7 +195,7 @@ def test_a_few_frames_are_learned_by_heart() -> None:
     torch.manual_seed(0)
     words = ("quantizer.kind=fsq", "encoder.base=16", "decoder.base=16", "l2=1")
     numbers = settings(KIND, *(f"agent.tokenizer.{word}" for word in words))
-    net = of(build_agent(numbers, EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS))))
+    net = of(build_agent(numbers, EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS))))
     batch = windows([(0, 1, 0)] * 4)
     # Eight pictures of a light square each, on grey.
     obs = torch.full_like(batch.obs, 100)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.phases import Phase
 from tests.nets import (
     NUM_ACTIONS,
@@ -141,7 +142,7 @@ def test_without_it_a_tokenizer_is_as_before(folder: Path, kind: str) -> None:
     agents, states = [], []
     for words in (on(folder, kind), on(folder, kind)[:1]):
         torch.manual_seed(0)
-        built = build_agent(settings(*words), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+        built = build_agent(settings(*words), EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS)))
         agents.append(built)
         states.append(torch.get_rng_state())
     assert torch.equal(*states)

@@ -10,7 +10,8 @@ from torch import nn
 
 from agents.agent import Agent
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.settings.load import load
 from tests.nets import windows
 
@@ -165,7 +166,9 @@ COPILOT4D_18 = {k: v for k, v in DIFFUSION_18.items() if not k.startswith("dynam
 
 def paper_agent(env: str, num_actions: int, agent: str = "delta_iris") -> Agent:
     config = load([f"env={env}", f"agent={agent}", "size=paper"]).config
-    return build_agent(config.agent.model_dump(), EnvSpec((64, 64, 3), Discrete(num_actions)))
+    return build_agent(
+        config.agent.model_dump(), EnvSpec(Image((64, 64, 3)), Discrete(num_actions))
+    )
 
 
 def count(agent: Agent, path: str) -> int:

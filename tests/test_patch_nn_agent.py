@@ -12,7 +12,8 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.errors import UserError
 from runners.phases import Phase
 from runners.rollout import rollout, undisturbed
@@ -95,7 +96,7 @@ def test_each_phase_of_an_agent_learns_with_it(agent: str, side: int) -> None:
     few += ["agent.tokenizer.size=512", f"agent.tokenizer.patch={side}"]
     config = load([f"agent={agent}", "env=crafter", "size=tiny", KIND, *few]).config.agent
     torch.manual_seed(0)
-    built = build_agent(config.model_dump(), EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS)))
+    built = build_agent(config.model_dump(), EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS)))
     batch = tiled([(0, 2, 0), (1, 1, 0)])
     for index, learner in enumerate(built.learners()):
         phase = phase_of(built, index, 2, 3)

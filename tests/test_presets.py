@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.hardware import Hardware
 from runners.phases import Phase
 from runners.rollout import free_dreams, rollout, undisturbed
@@ -42,7 +43,7 @@ def test_the_tiny_agent_takes_an_update_of_each_phase_with_any_dynamics(
 def update_each_phase(*words: str) -> None:
     """Builds the agent and lets each of its phases learn once, which moves most of its weights."""
     config = load([*words, *FEW]).config.agent
-    spec = EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS))
+    spec = EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS))
     built = build_agent(config.model_dump(), spec)
     hardware = Hardware(torch.device("cpu"), torch.float32)
     numbers, batch = config.phases.model_dump(), windows([(0, 2, 0), (1, 1, 0)])

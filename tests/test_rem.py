@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from agents.build import build_agent
-from envs.experience import Discrete, EnvSpec
+from envs.experience import EnvSpec
+from envs.spaces import Discrete, Image
 from runners.settings.load import load
 from tests.nets import NUM_ACTIONS, cut, scored, shake, windows
 from tests.runs import small
@@ -17,7 +18,7 @@ from worldmodels.dynamics.parallel import Parallel
 from worldmodels.nets.transformer import Cache, Transformer
 from worldmodels.tokenizers.frame_vq import FrameVQ
 
-SPEC = EnvSpec((64, 64, 3), Discrete(NUM_ACTIONS))
+SPEC = EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS))
 
 
 def test_a_dream_is_one_pass_a_step_in_which_nothing_is_drawn_or_forgotten(
