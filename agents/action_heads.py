@@ -11,12 +11,15 @@ Axes: A dimensions of an action, V values of a dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.protocols import ActionHead
+from envs.spaces import ActSpace, Discrete, MultiDiscrete
 from worldmodels.actions import from_bins, to_bins
 from worldmodels.nets.heads import sample
 
@@ -144,6 +147,21 @@ class SquashedGaussian:
         mean, spread = outputs.float().chunk(2, -1)
         low, high = math.log(self.min_std), math.log(self.max_std)
         return MEAN * (mean / MEAN).tanh(), (low + (high - low) * spread.sigmoid()).exp()
+
+
+def action_head(space: ActSpace, settings: Mapping[str, Any]) -> ActionHead:
+    """The head for actions of `space`; settings `kind` and its numbers are for continuous ones."""
+    if isinstance(space, Discrete):
+        return Categorical(actions=space.n)
+    if isinstance(space, MultiDiscrete):
+        return MultiCategorical(sizes=space.sizes)
+    arguments = dict(settings)
+    head: ActionHead = CONTINUOUS[arguments.pop("kind")](dims=space.size, **arguments)
+    return head
+
+
+CONTINUOUS = {"binned": Binned, "gaussian": SquashedGaussian}
+"""Heads of continuous actions by the name that `agent.policy.kind` selects."""
 
 
 def _score(logits: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from agents.imagine import imagine
-from agents.protocols import ActorCritic, Carry, CriticTargets, Learner, ReturnScale, View
+from agents.protocols import (
+    ActionHead,
+    ActorCritic,
+    Carry,
+    CriticTargets,
+    Learner,
+    ReturnScale,
+    View,
+)
 from agents.returns import alive, lambda_returns
-from worldmodels.batch import Batch
+from envs.spaces import Obs
+from envs.trees import each
+from worldmodels.batch import Batch, at
 from worldmodels.nets.conv import largest_map
-from worldmodels.nets.heads import sample
 from worldmodels.protocols import Loss, State
 from worldmodels.world_model import WorldModel
 
@@ -25,11 +34,11 @@ from worldmodels.world_model import WorldModel
 class Lesson:
     """What imagination teaches the policy: moments, actions, targets.
 
-    x (B,H,*X); act ret baseline (B,H); slow (B,H): the slow critic's values; mask (B,H) bool, up
-    to the first end; carry: the online policy's memory before x.
+    x (B,H,*X); act (B,H,*A); ret baseline (B,H); slow (B,H): the slow critic's values; mask (B,H)
+    bool, up to the first end; carry: the online policy's memory before x.
     """
 
-    x: Tensor
+    x: Obs
     act: Tensor
     ret: Tensor
     baseline: Tensor
@@ -52,6 +61,7 @@ class Agent(nn.Module):
         world_model: WorldModel,
         view: View,
         actor_critic: ActorCritic,
+        head: ActionHead,
         horizon: int,
         gamma: float,
         lam: float,
@@ -62,6 +72,7 @@ class Agent(nn.Module):
     ) -> None:
         super().__init__()
         self.world_model, self.view, self.actor_critic = world_model, view, actor_critic
+        self.head = head
         self.target = copy.deepcopy(actor_critic)
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.entropy, self.target_decay = entropy, target_decay
@@ -75,45 +86,45 @@ class Agent(nn.Module):
     def watch(self, past: Batch) -> Carry:
         """The carry after the real frames before past.obs[:, -1]."""
         x = self.view.real(self.world_model, past)
-        remembered = self.actor_critic.watch(x[:, :-1], past.seen[:, :-1])
+        remembered = self.actor_critic.watch(at(x, slice(None, -1)), past.seen[:, :-1])
         return (*self.view.watch(past), *remembered)
 
     @torch.no_grad()
-    def judge(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        """Action logits (B,A), value (B,) and the next carry at real frames (B,H,W,C) uint8.
+    def judge(self, obs: Obs, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
+        """Outputs for the action head (B,size), value (B,), next carry at real frames (B,*O).
 
         What is done there is for `took` to say.
         """
         own, policys = self._parts(carry)
         x, own = self.view.observe(self.world_model, obs, own)
-        logits, value, policys = self._judge(x, policys)
-        return logits, value, (*own, *policys)
+        outputs, value, policys = self._judge(x, policys)
+        return outputs, value, (*own, *policys)
 
     @torch.no_grad()
     def judge_dream(self, state: State, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
         """The same at imagined moments."""
         own, policys = self._parts(carry)
         x = self.view.imagined(self.world_model, state)
-        logits, value, policys = self._judge(x, policys)
-        return logits, value, (*own, *policys)
+        outputs, value, policys = self._judge(x, policys)
+        return outputs, value, (*own, *policys)
 
     def _parts(self, carry: Carry) -> tuple[Carry, Carry]:
         """The view's and the policy's."""
         return carry[: self.view.carries], carry[self.view.carries :]
 
-    def _judge(self, x: Tensor, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        decision, carry = self.actor_critic(x[:, None], carry)
+    def _judge(self, x: Obs, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
+        decision, carry = self.actor_critic(each(lambda one: one[:, None], x), carry)
         value = self.actor_critic.value.predict(decision.critic)
-        return decision.logits[:, 0].float(), value[:, 0], carry
+        return decision.actor[:, 0].float(), value[:, 0], carry
 
-    def act(self, obs: Tensor, carry: Carry, temperature: float = 1.0) -> tuple[Tensor, Carry]:
-        """Sample actions (N,) for frames (N,H,W,C) uint8; the carry counts them as taken."""
-        logits, _, carry = self.judge(obs, carry)
-        act = sample(logits / temperature)
+    def act(self, obs: Obs, carry: Carry, temperature: float = 1.0) -> tuple[Tensor, Carry]:
+        """Sample actions (N,*A) for frames (N,*O); the carry counts them as taken."""
+        outputs, _, carry = self.judge(obs, carry)
+        act = self.head.sample(outputs, temperature)
         return act, self.took(carry, act)
 
     def took(self, carry: Carry, act: Tensor) -> Carry:
-        """The carry where these actions (N,) were taken, whatever was chosen."""
+        """The carry where these actions (N,*A) were taken, whatever was chosen."""
         own, policys = self._parts(carry)
         return (*self.view.took(own, act), *policys)
 
@@ -162,20 +173,28 @@ class Agent(nn.Module):
         """Imagine from past.obs[:, -1] and work out the targets, without gradient."""
         world_model, view, online = self.world_model, self.view, self.actor_critic
         real, seen = view.real(world_model, past), past.seen[:, :-1]
-        carry = online.watch(real[:, :-1], seen)
-        state, x = world_model.start(past), real[:, -1]
+        before = at(real, slice(None, -1))
+        carry = online.watch(before, seen)
+        state, x = world_model.start(past), at(real, -1)
         rollout = imagine(
-            world_model, view, online, state=state, x=x, carry=carry, horizon=self.horizon
+            world_model,
+            view,
+            online,
+            self.head,
+            state=state,
+            x=x,
+            carry=carry,
+            horizon=self.horizon,
         )
 
         def slow() -> Tensor:
-            return values(self.target, rollout.x, self.target.watch(real[:, :-1], seen))
+            return values(self.target, rollout.x, self.target.watch(before, seen))
 
         value, slow_value = self.critic_targets.judge(
             online=lambda: values(online, rollout.x, carry), slow=slow
         )
         return Lesson(
-            x=rollout.x[:, :-1],
+            x=at(rollout.x, slice(None, -1)),
             act=rollout.act,
             ret=lambda_returns(rollout.rew, rollout.end, value, gamma=self.gamma, lam=self.lam),
             baseline=value[:, :-1],
@@ -192,11 +211,10 @@ class Agent(nn.Module):
         """
         decision, _ = self.actor_critic(lesson.x, lesson.carry)
         weight = lesson.mask.float() / lesson.mask.sum().clamp_min(1)
-        logp = decision.logits.float().log_softmax(-1)
-        taken = logp.gather(-1, lesson.act[..., None])[..., 0]
+        taken, entropies = self.head.score(decision.actor, lesson.act)
         advantage = lesson.ret - lesson.baseline
         policy = -(taken * self.return_scale(advantage) * weight).sum()
-        entropy = -((logp.exp() * logp).sum(-1) * weight).sum()
+        entropy = (entropies * weight).sum()
         terms = self.critic_targets.losses(
             self.actor_critic.value, decision.critic, lesson.ret, lesson.slow
         )
@@ -225,7 +243,7 @@ class Agent(nn.Module):
         return self.return_scale.learn(ret, mask)
 
 
-def values(critic: ActorCritic, x: Tensor, carry: Carry) -> Tensor:
+def values(critic: ActorCritic, x: Obs, carry: Carry) -> Tensor:
     """A critic's values (B,T) of what it sees in a stretch (B,T,*X) after its carry."""
     decision, _ = critic(x, carry)
     return critic.value.predict(decision.critic)

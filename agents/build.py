@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agents.action_heads import action_head
 from agents.actor_critics import ACTOR_CRITICS
 from agents.agent import Agent
 from agents.critic_targets import CRITIC_TARGETS
 from agents.returns import RETURN_SCALES
 from agents.views import VIEWS
 from envs.experience import EnvSpec
+from envs.spaces import Categories, Image, Space
+from worldmodels.actions import ActionCodecs
 from worldmodels.diffusion import SAMPLERS
 from worldmodels.diffusion.processes import PROCESSES
 from worldmodels.diffusion.schedules import SCHEDULES
@@ -19,7 +22,9 @@ from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.nets.backbones import BACKBONES
 from worldmodels.protocols import Layout
 from worldmodels.quantizers import QUANTIZERS
-from worldmodels.tokenizers import TOKENIZERS
+from worldmodels.tokenizers import TOKENIZERS, VECTORS
+from worldmodels.tokenizers.categories import Categories as CategoryTokens
+from worldmodels.tokenizers.entries import Several, Whole
 from worldmodels.world_model import WorldModel
 
 Settings = Mapping[str, Any]
@@ -42,24 +47,22 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
 
     Weights are drawn from torch's global generator.
     """
-    tokenizer_settings, dynamics_settings = dict(settings["tokenizer"]), dict(settings["dynamics"])
-    shapes = {"obs_shape": env.obs_shape, "num_actions": env.act.n}
-    parts: dict[str, Any] = {}
-    if "quantizer" in tokenizer_settings:
-        chosen, tokens = tokenizer_settings.pop("quantizer"), tokenizer_settings["tokens"]
-        parts["quantizer"] = make(QUANTIZERS, chosen, tokens=tokens)
-    tokenizer = make(TOKENIZERS, tokenizer_settings, **shapes, **parts)
+    dynamics_settings = dict(settings["dynamics"])
+    actions = ActionCodecs(env.act, **settings["actions"])
+    tokenizer = build_tokenizer(settings, env.obs, actions)
     layout = make(
         LAYOUTS,
         dynamics_settings.pop("layout"),
         width=dynamics_settings["width"],
         vocab=tokenizer.vocab,
         tokens=tokenizer.tokens,
-        num_actions=env.act.n,
+        space=env.obs,
+        actions=actions,
     )
     dynamics = build_dynamics(dynamics_settings, layout, tokenizer.vocab)
     behaviour = settings["behaviour"]
-    view = VIEWS[settings["view"]](obs_shape=env.obs_shape, context=behaviour["context"])
+    view = VIEWS[settings["view"]](env=env, context=behaviour["context"])
+    head = action_head(env.act, settings["policy"])
     keys = ("horizon", "gamma", "lam", "entropy", "target_decay")
     world_model = WorldModel(
         tokenizer=tokenizer,
@@ -68,19 +71,36 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         context=behaviour["model_context"],
     )
     actor_critic = make(
-        ACTOR_CRITICS,
-        settings["actor_critic"],
-        obs_shape=view.shape(world_model),
-        num_actions=env.act.n,
+        ACTOR_CRITICS, settings["actor_critic"], space=view.space(world_model), outputs=head.size
     )
     return Agent(
         world_model=world_model,
         view=view,
         actor_critic=actor_critic,
+        head=head,
         critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},
     )
+
+
+def build_tokenizer(settings: Settings, space: Space, actions: ActionCodecs) -> Any:
+    """Build what makes tokens of everything that an environment shows."""
+    if isinstance(space, dict):
+        return Several({k: build_tokenizer(settings, one, actions) for k, one in space.items()})
+    if isinstance(space, Categories):
+        return Whole(CategoryTokens(sizes=space.sizes))
+    if isinstance(space, Image):
+        return make(TOKENIZERS, quantized(settings["tokenizer"]), space=space, actions=actions)
+    return Whole(make(VECTORS, quantized(settings["vectors"]), size=space.size))
+
+
+def quantized(settings: Settings) -> Settings:
+    """The same with the quantizer that they describe, if they do."""
+    if "quantizer" not in settings:
+        return settings
+    quantizer = make(QUANTIZERS, settings["quantizer"], tokens=settings["tokens"])
+    return {**settings, "quantizer": quantizer}
 
 
 def build_dynamics(settings: Settings, layout: Layout, vocab: int) -> Any:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.protocols import ActorCritic, Carry, View
-from worldmodels.nets.heads import sample
+from agents.protocols import ActionHead, ActorCritic, Carry, View
+from envs.spaces import Obs
+from envs.trees import each
 from worldmodels.protocols import State
 from worldmodels.world_model import WorldModel
 
@@ -18,10 +19,10 @@ class Rollout:
     """H imagined steps, without gradient, on the device.
 
     x (B,H+1,*X): what the policy saw, from the real start to the last imagined moment;
-    act (B,H); rew (B,H); end (B,H) bool, sampled.
+    act (B,H,*A); rew (B,H); end (B,H) bool, sampled.
     """
 
-    x: Tensor
+    x: Obs
     act: Tensor
     rew: Tensor
     end: Tensor
@@ -32,9 +33,10 @@ def imagine(
     world_model: WorldModel,
     view: View,
     actor_critic: ActorCritic,
+    head: ActionHead,
     *,
     state: State,
-    x: Tensor,
+    x: Obs,
     carry: Carry,
     horizon: int,
 ) -> Rollout:
@@ -47,12 +49,12 @@ def imagine(
     """
     seen, acts, rews, ends = [x], [], [], []
     for _ in range(horizon):
-        decision, carry = actor_critic(seen[-1][:, None], carry)
-        act = sample(decision.logits[:, 0])
+        decision, carry = actor_critic(each(lambda one: one[:, None], seen[-1]), carry)
+        act = head.sample(decision.actor[:, 0])
         state, prediction = world_model.imagine(state, act)
         seen.append(view.imagined(world_model, state))
         acts.append(act)
         rews.append(prediction.rew)
         ends.append(prediction.end)
-    stack = [torch.stack(x, 1) for x in (seen, acts, rews, ends)]
+    stack = [each(lambda *xs: torch.stack(xs, 1), *xs) for xs in (seen, acts, rews, ends)]
     return Rollout(*stack)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from envs.spaces import Obs, Space
 from worldmodels.batch import Batch
 from worldmodels.nets.heads import Target
 from worldmodels.protocols import Loss, State
@@ -21,13 +22,25 @@ Values = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Decision:
-    """What the policy makes of what it sees: action logits (B,T,A), critic outputs (B,T,size).
+    """What the policy makes of what it sees: outputs of the actor and of the critic (B,T,size).
 
-    The actor-critic's `value` target reads the latter.
+    An ActionHead reads the actor's, the actor-critic's `value` target the critic's.
     """
 
-    logits: Tensor
+    actor: Tensor
     critic: Tensor
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A view that shows `count` vectors of `size` numbers, float32."""
+
+    count: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.count, self.size
 
 
 class ActionHead(Protocol):
@@ -59,13 +72,13 @@ class View(Protocol):
     looks: bool
     carries: int
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        """*X."""
+    def space(self, world_model: WorldModel) -> Space | Vectors:
+        """What there is to see, one of *X."""
 
-    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+    def real(self, world_model: WorldModel, window: Batch) -> Obs:
         """(B,T+1,*X) of real frames."""
 
-    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
+    def imagined(self, world_model: WorldModel, state: State) -> Obs:
         """(B,*X) of an imagined moment; the start of a dream is a real one."""
 
     def initial(self, world_model: WorldModel, batch: int) -> Carry:
@@ -74,8 +87,8 @@ class View(Protocol):
     def watch(self, past: Batch) -> Carry:
         """The carry of a past that leads to past.obs[:, -1]."""
 
-    def observe(self, world_model: WorldModel, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """(B,*X) of real frames (B,H,W,C) after that carry, and the carry after them."""
+    def observe(self, world_model: WorldModel, obs: Obs, carry: Carry) -> tuple[Obs, Carry]:
+        """(B,*X) of real frames (B,*O) after that carry, and the carry after them."""
 
     def took(self, carry: Carry, act: Tensor) -> Carry:
         """The carry where actions (B,) were taken at the frames observed last."""
@@ -94,10 +107,10 @@ class ActorCritic(Protocol):
     def initial(self, batch: int) -> Carry:
         """The carry before the first observation."""
 
-    def __call__(self, x: Tensor, carry: Carry) -> tuple[Decision, Carry]:
+    def __call__(self, x: Obs, carry: Carry) -> tuple[Decision, Carry]:
         """Decide at every moment of a stretch (B,T,*X)."""
 
-    def watch(self, x: Tensor, seen: Tensor) -> Carry:
+    def watch(self, x: Obs, seen: Tensor) -> Carry:
         """The carry after a stretch (B,T,*X) of which moments with seen (B,T) count."""
 
 

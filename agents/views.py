@@ -1,6 +1,7 @@
 """What the policy sees, in the real environment and in imagination.
 
-Axes: B batch, T steps, C steps of context, H W image, K tokens a frame, D numbers of a vector.
+Axes: B batch, T steps, C steps of context, *O a frame, *A an action, K tokens a frame, D numbers of
+a vector.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from agents.protocols import Carry, View
-from worldmodels.batch import Batch, played, single
+from agents.protocols import Carry, Vectors, View
+from envs.experience import EnvSpec
+from envs.spaces import ActSpace, Obs, ObsSpace, Space, Vector
+from envs.trees import each, leaves
+from worldmodels.batch import Batch, at, played, single
 from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
@@ -24,11 +28,11 @@ class Momentary(ABC):
 
     carries = 0
 
-    def __init__(self, *, obs_shape: tuple[int, ...], context: int) -> None:
-        self.obs_shape = obs_shape
+    def __init__(self, *, env: EnvSpec, context: int) -> None:
+        self.env = env
 
     @abstractmethod
-    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
+    def real(self, world_model: WorldModel, window: Batch) -> Obs:
         """(B,T+1,*X) of real frames."""
 
     def initial(self, world_model: WorldModel, batch: int) -> Carry:
@@ -39,9 +43,9 @@ class Momentary(ABC):
         """Nothing."""
         return ()
 
-    def observe(self, world_model: WorldModel, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """(B,*X) of frames (B,H,W,C)."""
-        return self.real(world_model, single(obs))[:, 0], ()
+    def observe(self, world_model: WorldModel, obs: Obs, carry: Carry) -> tuple[Obs, Carry]:
+        """(B,*X) of frames (B,*O)."""
+        return at(self.real(world_model, single(obs)), 0), ()
 
     def took(self, carry: Carry, act: Tensor) -> Carry:
         """Nothing."""
@@ -53,16 +57,16 @@ class Frame(Momentary):
 
     looks = True
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        """(H,W,C)."""
-        return self.obs_shape
+    def space(self, world_model: WorldModel) -> Space:
+        """What the environment shows."""
+        return self.env.obs
 
-    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
-        """(B,T+1,H,W,C) uint8."""
+    def real(self, world_model: WorldModel, window: Batch) -> Obs:
+        """(B,T+1,*O)."""
         return window.obs
 
-    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
-        """(B,H,W,C) uint8."""
+    def imagined(self, world_model: WorldModel, state: State) -> Obs:
+        """(B,*O)."""
         assert state.obs is not None
         return state.obs
 
@@ -75,18 +79,19 @@ class Reconstruction(Momentary):
 
     looks = True
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        """(H,W,C)."""
-        return self.obs_shape
+    def space(self, world_model: WorldModel) -> Space:
+        """What the environment shows."""
+        return self.env.obs
 
-    def real(self, world_model: WorldModel, window: Batch) -> Tensor:
-        """(B,T+1,H,W,C) uint8."""
+    def real(self, world_model: WorldModel, window: Batch) -> Obs:
+        """(B,T+1,*O)."""
         # Tokens that show whole frames ask for no frame before: each stands for its own.
-        prev = Prev(window.obs, F.pad(window.act, (1, 0)))
+        before = window.act.new_zeros(len(window.act), 1, *window.act.shape[2:])
+        prev = Prev(window.obs, torch.cat((before, window.act), 1))
         return world_model.tokenizer.decode(prev, world_model.tokenize(window))
 
-    def imagined(self, world_model: WorldModel, state: State) -> Tensor:
-        """(B,H,W,C) uint8, decoded from tokens already."""
+    def imagined(self, world_model: WorldModel, state: State) -> Obs:
+        """(B,*O), decoded from tokens already."""
         assert state.obs is not None
         return state.obs
 
@@ -99,9 +104,9 @@ class Tokens(Momentary):
 
     looks = False
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        """(K,D)."""
-        return world_model.tokenizer.tokens, world_model.tokenizer.dim
+    def space(self, world_model: WorldModel) -> Vectors:
+        """A vector for each token."""
+        return Vectors(world_model.tokenizer.tokens, world_model.tokenizer.dim)
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,K,D) float32."""
@@ -121,18 +126,20 @@ class Latent:
     nothing. No gradient reaches the world model.
 
     In a real environment they come from the last `context` steps, by the pass that gives those of
-    windows. The carry is the frames (B,C*H*W*3) uint8 before the present, the actions (B,C) taken
-    at them, and (B,1) how many of them are real, which are the last; all else is zero.
+    windows. The carry is the frames (B,C*O) before the present, of each thing that is shown, the
+    actions (B,C*A) taken at them, and (B,1) how many of them are real, which are the last; all
+    else is zero.
     """
 
-    looks, carries = False, 3
+    looks = False
 
-    def __init__(self, *, obs_shape: tuple[int, ...], context: int) -> None:
-        self.obs_shape, self.context = obs_shape, context
+    def __init__(self, *, env: EnvSpec, context: int) -> None:
+        self.env, self.context = env, context
+        self.carries = len(leaves(env.obs)) + 2
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        """(D,)."""
-        return (world_model.dynamics.width,)
+    def space(self, world_model: WorldModel) -> Vector:
+        """The features."""
+        return Vector(world_model.dynamics.width)
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         """(B,T+1,D) float32."""
@@ -145,34 +152,42 @@ class Latent:
     def initial(self, world_model: WorldModel, batch: int) -> Carry:
         """Nothing was seen."""
         device = next(world_model.parameters()).device
-        frames = torch.zeros(
-            batch, self.context * math.prod(self.obs_shape), dtype=torch.uint8, device=device
-        )
-        act = torch.zeros(batch, self.context, dtype=torch.int64, device=device)
-        return frames, act, act.new_zeros(batch, 1)
+
+        def nothing(space: ObsSpace | ActSpace) -> Tensor:
+            zeros = np.zeros((batch, self.context * math.prod(space.shape)), space.dtype)
+            return torch.from_numpy(zeros).to(device)
+
+        spaces = (*leaves(self.env.obs), self.env.act)
+        count = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        return (*(nothing(space) for space in spaces), count)
 
     def watch(self, past: Batch) -> Carry:
         """All steps of the past, be they `context` or not; padding, which is on the left, is 0."""
-        return past.obs[:, :-1].flatten(1), past.act, past.valid.sum(1, keepdim=True)
+        frames = [x[:, :-1].flatten(1) for x in leaves(past.obs)]
+        return (*frames, past.act.flatten(1), past.valid.sum(1, keepdim=True))
 
-    def observe(self, world_model: WorldModel, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    def observe(self, world_model: WorldModel, obs: Obs, carry: Carry) -> tuple[Tensor, Carry]:
         """(B,D) float32, and a carry in which these frames have pushed out the oldest."""
-        before, act, count = carry
-        steps = act.shape[1]
-        frames = torch.cat((before.unflatten(1, (steps, *obs.shape[1:])), obs[:, None]), 1)
-        valid = torch.arange(steps, device=obs.device) >= steps - count
-        x = self.real(world_model, played(frames, act, valid))[:, -1]
-        return x, (
-            frames[:, 1:].flatten(1),
-            F.pad(act, (0, 1))[:, 1:],
-            (count + 1).clamp(max=steps),
+        *befores, acts, count = carry
+        shape = self.env.act.shape
+        steps = acts.shape[1] // math.prod(shape)
+        act, before = acts.unflatten(1, (steps, *shape)), iter(befores)
+        frames = each(
+            lambda x: torch.cat((next(before).unflatten(1, (steps, *x.shape[1:])), x[:, None]), 1),
+            obs,
         )
+        valid = torch.arange(steps, device=act.device) >= steps - count
+        x = self.real(world_model, played(frames, act, valid))[:, -1]
+        later = [frame[:, 1:].flatten(1) for frame in leaves(frames)]
+        newer = torch.cat((act, torch.zeros_like(act[:, :1])), 1)[:, 1:].flatten(1)
+        return x, (*later, newer, (count + 1).clamp(max=steps))
 
     def took(self, carry: Carry, act: Tensor) -> Carry:
         """The actions at the newest frames are these."""
-        frames, before, count = carry
-        steps = before.shape[1]
-        return frames, torch.cat((before[:, :-1], act[:, None]), 1)[:, :steps], count
+        *frames, before, count = carry
+        taken = act.reshape(len(act), -1)
+        kept = before[:, : -taken.shape[1]]
+        return (*frames, torch.cat((kept, taken), 1)[:, : before.shape[1]], count)
 
 
 VIEWS: dict[str, Callable[..., View]] = {

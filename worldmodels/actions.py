@@ -6,11 +6,16 @@ Continuous actions are in [-1,1]. Axes: A dimensions of an action, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
+from envs.spaces import ActSpace, Discrete, MultiDiscrete
+from worldmodels.nets.init import OwnStart
 from worldmodels.nets.tables import SlotTables
+
+# Units between an action's numbers and its vector, which may be as long as a picture.
+MOST_HIDDEN = 256
 
 
 def to_bins(act: Tensor, bins: int) -> Tensor:
@@ -73,26 +78,52 @@ class BinnedAction(MultiDiscreteAction):
 
 
 class FloatAction(nn.Module):
-    """`size` numbers as they are, by two layers with `hidden` units between, in one slot.
-
-    Its layers want torch's own start: from `init_normal`'s both shrink what they are told, and a
-    table's vectors are some times larger than what is left of an action.
-    """
+    """`size` numbers as they are, by two layers with `hidden` units between, in one slot."""
 
     slots = 1
 
     def __init__(self, *, size: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), nn.Linear(hidden, width))
+        # From `init_normal`'s start both layers would shrink what they are told, and a table's
+        # vectors are some times larger than what would be left of an action.
+        self.net = nn.Sequential(OwnStart(size, hidden), nn.SiLU(), OwnStart(hidden, width))
 
     def forward(self, act: Tensor) -> Tensor:
         """(...,1,D) of actions (...,A) float32."""
         vectors: Tensor = self.net(act)
         return vectors[..., None, :]
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw torch's start, after whatever was drawn for the whole network."""
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+
+Codec = DiscreteAction | MultiDiscreteAction | FloatAction
+
+
+@dataclass(frozen=True)
+class ActionCodecs:
+    """Builds what tells nets of the actions of `space`.
+
+    form: of several dimensions, "tokens" gives each a slot, the others have one for all; of
+    continuous ones, "floats" tells the numbers themselves, the others the nearest of `bins` values.
+    A single choice is told in one way only.
+    """
+
+    space: ActSpace
+    form: str
+    bins: int
+
+    def slots(self, width: int) -> Codec:
+        """For a net that reads sequences."""
+        return self._codec(width, "slots" if self.form == "tokens" else "sum")
+
+    def one_slot(self, width: int) -> Codec:
+        """For a net that wants one vector."""
+        return self._codec(width, "sum")
+
+    def _codec(self, width: int, join: str) -> Codec:
+        space = self.space
+        if isinstance(space, Discrete):
+            return DiscreteAction(actions=space.n, width=width)
+        if isinstance(space, MultiDiscrete):
+            return MultiDiscreteAction(sizes=space.sizes, width=width, join=join)
+        if self.form == "floats":
+            return FloatAction(size=space.size, hidden=min(width, MOST_HIDDEN), width=width)
+        return BinnedAction(size=space.size, bins=self.bins, width=width, join=join)

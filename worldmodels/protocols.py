@@ -1,6 +1,8 @@
 """The interfaces between the parts of a world model, and the small values they exchange.
 
-Axes: B batch, T steps, K tokens a frame, V vocabulary, D width, H W C image.
+Axes: B batch, T steps, K tokens a frame, V vocabulary, D width, *O what one frame has: H W C of a
+picture, several tensors where the environment shows several things. Actions are (B,...) of a single
+choice, else (B,...,A).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from envs.spaces import Obs
 from worldmodels.batch import Batch
 
 
@@ -28,9 +31,9 @@ class Loss:
 
 @dataclass(frozen=True)
 class Prev:
-    """The frames and actions before other frames: obs (B,T,H,W,C) uint8, act (B,T)."""
+    """The frames and actions before other frames: obs (B,T,*O), act (B,T)."""
 
-    obs: Tensor
+    obs: Obs
     act: Tensor
 
 
@@ -67,11 +70,11 @@ class Prediction:
 class State:
     """An imagined moment: the dynamics' memory, and what it has led to.
 
-    obs (B,H,W,C) uint8 is the frame; None where imagination draws none. tokens (B,K).
+    obs (B,*O) is the frame; None where imagination draws none. tokens (B,K).
     """
 
     memory: Any
-    obs: Tensor | None
+    obs: Obs | None
     tokens: Tensor
 
 
@@ -109,20 +112,20 @@ class Tokenizer(Protocol):
     dim: int
     square: tuple[int, int] | None
 
-    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
-        """Tokens (B,T,K) of frames (B,T,H,W,C)."""
+    def encode(self, prev: Prev, obs: Obs) -> Tensor:
+        """Tokens (B,T,K) of frames (B,T,*O)."""
 
     def tokenize(self, batch: Batch) -> Tensor:
         """Tokens (B,T+1,K) of a window: tokens[:, t] describes obs[:, t]."""
 
-    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
-        """Frames (B,T,H,W,C) uint8 of tokens (B,T,K)."""
+    def decode(self, prev: Prev, tokens: Tensor) -> Obs:
+        """Frames (B,T,*O) of tokens (B,T,K)."""
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """The vectors (...,dim) float32 that tokens (...) stand for."""
+        """The vectors (...,K,dim) float32 that tokens (...,K) stand for."""
 
     def known(self) -> Tensor | None:
-        """(vocab,) bool: tokens that stand for something, at least one; None where all do."""
+        """(K,vocab) bool: tokens that stand for something, at least one each; None where all do."""
 
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction of a window's frames, a mean over those that `weight` counts."""
@@ -178,7 +181,8 @@ class ActionCodec(Protocol):
 class Layout(Protocol):
     """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
 
-    `root_size` positions open the sequence, `look_size` of a step show the frame it led to.
+    `root_size` positions open the sequence, `act_size` of a step tell its action, `look_size` show
+    the frame it led to.
     `whole`: whether tokens show whole frames, not what changed. Where neither tokens nor looks show
     a frame, the first real one of each row stands where its moment ends; `root_size` is 1 then.
     """
@@ -186,23 +190,24 @@ class Layout(Protocol):
     tokens: int
     whole: bool
     root_size: int
+    act_size: int
     look_size: int
     stride: int
 
-    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
-        """(B,root_size,D): opens a sequence at a frame (B,H,W,C) with tokens (B,K).
+    def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
+        """(B,root_size,D): opens a sequence at a frame (B,*O) with tokens (B,K).
 
         The frame may be None where tokens show it.
         """
 
     def act(self, act: Tensor) -> Tensor:
-        """(...,1,D) of actions (...)."""
+        """(...,act_size,D) of actions."""
 
     def answer(self, tokens: Tensor) -> Tensor:
         """(...,k,D) of tokens (...,k)."""
 
-    def look(self, obs: Tensor) -> Tensor:
-        """(...,look_size,D) of frames (...,H,W,C)."""
+    def look(self, obs: Obs) -> Tensor:
+        """(...,look_size,D) of frames (...,*O)."""
 
 
 class Dynamics(Protocol):
@@ -226,11 +231,11 @@ class Dynamics(Protocol):
     ) -> tuple[Any, Prediction]:
         """Act (B,); sample the next tokens, or score the given ones (B,K).
 
-        known (V,) bool: the tokens that may be sampled; None all.
+        known (K,V) bool: the tokens that may be sampled; None all.
         """
 
-    def see(self, memory: Any, obs: Tensor | None, tokens: Tensor) -> Any:
-        """Show the frame (B,H,W,C) that the step led to, and its tokens (B,K).
+    def see(self, memory: Any, obs: Obs | None, tokens: Tensor) -> Any:
+        """Show the frame (B,*O) that the step led to, and its tokens (B,K).
 
         The frame may be None where the layout looks at none.
         """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldmodels.batch import Batch
+from envs.spaces import Obs
+from envs.trees import each
+from worldmodels.batch import Batch, at
 from worldmodels.protocols import Dynamics, Loss, Prediction, Prev, State, Tokenizer
 
 
@@ -38,7 +40,7 @@ class WorldModel(nn.Module):
         if self.context is not None:
             batch = batch.last(self.context)
         tokens = self.tokenize(batch)
-        obs = batch.obs[:, -1] if self.draws else None
+        obs = at(batch.obs, -1) if self.draws else None
         return State(self.dynamics.start(batch, tokens), obs, tokens[:, -1])
 
     @torch.no_grad()
@@ -65,7 +67,7 @@ class WorldModel(nn.Module):
         return self.dynamics.moment(state.memory)
 
     @torch.no_grad()
-    def draw(self, obs: Tensor, act: Tensor, tokens: Tensor) -> Tensor:
-        """The frame (B,H,W,C) uint8 of tokens (B,K), after acting (B,) at a frame."""
-        prev = Prev(obs[:, None], act[:, None])
-        return self.tokenizer.decode(prev, tokens[:, None])[:, 0]
+    def draw(self, obs: Obs, act: Tensor, tokens: Tensor) -> Obs:
+        """The frame (B,*O) of tokens (B,K), after acting (B,) at a frame."""
+        prev = Prev(each(lambda x: x[:, None], obs), act[:, None])
+        return at(self.tokenizer.decode(prev, tokens[:, None]), 0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from agents.actor_critics.lstm import LstmPolicy
+from envs.spaces import Space
 from worldmodels.nets.conv import FrameEncoder, Stages
+from worldmodels.nets.eyes import eyes
 
 
 def cnn_lstm(
     *,
-    obs_shape: tuple[int, int, int],
-    num_actions: int,
+    space: Space,
+    outputs: int,
     base: int,
     latent: int,
     hidden: int,
@@ -19,7 +21,8 @@ def cnn_lstm(
     **stages: Any,
 ) -> LstmPolicy:
     """`stages` are the fields of Stages; the rest is for FrameEncoder and LstmPolicy."""
-    encoder = FrameEncoder(obs_shape[2], base=base, latent=latent, stages=Stages(**stages))
-    return LstmPolicy(
-        encoder, obs_shape=obs_shape, num_actions=num_actions, hidden=hidden, value=value
+    shape = Stages(**stages)
+    encoder, features = eyes(
+        space, lambda: FrameEncoder(3, base=base, latent=latent, stages=shape), hidden
     )
+    return LstmPolicy(encoder, features, outputs=outputs, hidden=hidden, value=value)

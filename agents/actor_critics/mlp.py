@@ -5,16 +5,21 @@ Axes: B batch, T steps, F features, A actions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.protocols import Carry, Decision
+from agents.protocols import Carry, Decision, Vectors
+from envs.spaces import Vector
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 
 
 class Mlp(nn.Module):
-    """Sees features (B,T,F), which must tell the past that matters: the carry is empty.
+    """Sees features (B,T,F) or vectors (B,T,K,D), which must tell the past that matters.
+
+    It has no memory: the carry is empty.
 
     Policy and critic are networks of their own, each of `layers` hidden layers of `hidden` units
     (DreamerV3: Hafner et al., arXiv 2301.04104, 3 layers; the same shape serves STORM and EMERALD
@@ -22,23 +27,24 @@ class Mlp(nn.Module):
     critic at exactly zero; other than there, no share of the actions is uniform by construction,
     and weights start as torch draws them.
 
-    `obs_shape` is (F,).
+    `space` is what it sees.
     """
 
     def __init__(
         self,
         *,
-        obs_shape: tuple[int],
-        num_actions: int,
+        space: Vector | Vectors,
+        outputs: int,
         hidden: int,
         layers: int,
         value: str,
     ) -> None:
         super().__init__()
         self.value: Target = VALUE_TARGETS[value]
-        widths = [*obs_shape] + [hidden] * layers
+        widths = [math.prod(space.shape)] + [hidden] * layers
+        self.axes = len(space.shape)
         self.actor_trunk, self.critic_trunk = _trunk(widths), _trunk(widths)
-        self.actor = nn.Linear(widths[-1], num_actions)
+        self.actor = nn.Linear(widths[-1], outputs)
         self.critic = nn.Linear(widths[-1], self.value.size)
         # A hundredth of the usual size, so that no action is preferred before anything is known.
         nn.init.trunc_normal_(self.actor.weight, std=0.01 * widths[-1] ** -0.5)
@@ -51,9 +57,10 @@ class Mlp(nn.Module):
         return ()
 
     def forward(self, x: Tensor, carry: Carry) -> tuple[Decision, Carry]:
-        """Decide at every moment of a stretch (B,T,F) by itself; outputs are float32."""
-        logits = _head(self.actor, self.actor_trunk(x))
-        return Decision(logits, _head(self.critic, self.critic_trunk(x))), ()
+        """Decide at every moment of a stretch (B,T,...) by itself; outputs are float32."""
+        x = x.flatten(-self.axes)
+        actor = _head(self.actor, self.actor_trunk(x))
+        return Decision(actor, _head(self.critic, self.critic_trunk(x))), ()
 
     def watch(self, x: Tensor, seen: Tensor) -> Carry:
         """Nothing."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from agents.actor_critics.lstm import LstmPolicy
+from envs.spaces import Space
 from worldmodels.nets.conv import Encoder, conv3
+from worldmodels.nets.eyes import eyes
 
 
 class PoolEncoder(Encoder):
@@ -30,15 +32,13 @@ class PoolEncoder(Encoder):
 
 def pool_lstm(
     *,
-    obs_shape: tuple[int, int, int],
-    num_actions: int,
+    space: Space,
+    outputs: int,
     widths: Sequence[int],
     patch: int,
     hidden: int,
     value: str,
 ) -> LstmPolicy:
     """`widths` and `patch` are PoolEncoder's; the rest is for LstmPolicy."""
-    encoder = PoolEncoder(obs_shape[2], widths=widths, patch=patch)
-    return LstmPolicy(
-        encoder, obs_shape=obs_shape, num_actions=num_actions, hidden=hidden, value=value
-    )
+    encoder, features = eyes(space, lambda: PoolEncoder(3, widths=widths, patch=patch), hidden)
+    return LstmPolicy(encoder, features, outputs=outputs, hidden=hidden, value=value)

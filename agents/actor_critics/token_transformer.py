@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agents.protocols import Decision
+from agents.protocols import Decision, Vectors
 from worldmodels.nets.heads import VALUE_TARGETS, Target
 from worldmodels.nets.init import init_normal
 from worldmodels.nets.transformer import Block
@@ -27,15 +27,15 @@ class TokenTransformer(nn.Module):
     DART has published no code: that tokens enter as the tokenizer's vectors, the first MEM, its
     gradient and the linear heads are our choice.
 
-    `obs_shape` is (K,D), `mlp` the units of a block's MLP. `value` names one of VALUE_TARGETS; the
-    critic starts at exactly zero. Last norm, heads and memory are float32 whatever the autocast.
+    `mlp`: units of a block's MLP. `value` names one of VALUE_TARGETS; the critic starts at exactly
+    zero. Last norm, heads and memory are float32 whatever the autocast.
     """
 
     def __init__(
         self,
         *,
-        obs_shape: tuple[int, int],
-        num_actions: int,
+        space: Vectors,
+        outputs: int,
         width: int,
         layers: int,
         heads: int,
@@ -43,7 +43,7 @@ class TokenTransformer(nn.Module):
         value: str,
     ) -> None:
         super().__init__()
-        tokens, dim = obs_shape
+        tokens, dim = space.shape
         self.value: Target = VALUE_TARGETS[value]
         self.enter = nn.Linear(dim, width)
         self.cls = nn.Embedding(1, width)
@@ -51,7 +51,7 @@ class TokenTransformer(nn.Module):
         self.first = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(Block(width, heads, mlp) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.actor = nn.Linear(width, num_actions)
+        self.actor = nn.Linear(width, outputs)
         self.critic = nn.Linear(width, self.value.size)
         self.apply(init_normal)
         # torch's start, so that the numbers of a vector keep about their size.

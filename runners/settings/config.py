@@ -18,6 +18,15 @@ from runners.settings.policies import (
 )
 from runners.settings.tokenizers import TOKENIZERS, DeltaVqSettings, TokenizerSettings
 from runners.settings.transformers import DynamicsSettings, TransformerSettings
+from runners.settings.vectors import (
+    POLICIES,
+    VECTORS,
+    ActionsSettings,
+    BinsSettings,
+    GaussianSettings,
+    PolicySettings,
+    VectorsSettings,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -26,7 +35,13 @@ class AgentSettings(Settings):
     """What an agent is made of."""
 
     tokenizer: Annotated[SerializeAsAny[TokenizerSettings], Variants("kind", TOKENIZERS)] = Field(
-        DeltaVqSettings(), description="from frames to tokens and back"
+        DeltaVqSettings(), description="from pictures to tokens and back"
+    )
+    vectors: Annotated[SerializeAsAny[VectorsSettings], Variants("kind", VECTORS)] = Field(
+        BinsSettings(), description="from vectors of numbers to tokens and back"
+    )
+    actions: ActionsSettings = Field(
+        ActionsSettings(), description="how networks are told of actions"
     )
     dynamics: Annotated[
         SerializeAsAny[DynamicsSettings], Variants("kind", DYNAMICS, shared=TransformerSettings)
@@ -38,6 +53,9 @@ class AgentSettings(Settings):
     actor_critic: Annotated[
         SerializeAsAny[ActorCriticSettings], Variants("kind", ACTOR_CRITICS)
     ] = Field(CnnLstmSettings(), description="the network that acts and judges")
+    policy: Annotated[SerializeAsAny[PolicySettings], Variants("kind", POLICIES)] = Field(
+        GaussianSettings(), description="how continuous actions are drawn"
+    )
     behaviour: BehaviourSettings = Field(
         BehaviourSettings(), description="how it learns in imagination and acts"
     )

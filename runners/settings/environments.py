@@ -93,4 +93,6 @@ class GymSettings(EnvSettings):
 SUITES: dict[str, type[EnvSettings]] = {
     "crafter": CrafterSettings,
     "atari": AtariSettings,
+    "dmc": DMCSettings,
+    "gym": GymSettings,
 }

@@ -46,11 +46,12 @@ class Autoregressive(OneTransformer):
         )
 
     def _features(self, batch: Batch, tokens: Tensor) -> Tensor:
-        """(B,T,K,D): features that score the K tokens of each step, the first at its action."""
-        layout, (rows, steps) = self.layout, batch.act.shape
+        """(B,T,K,D): features that score the tokens of each step, the first at its action."""
+        layout, (rows, steps) = self.layout, batch.valid.shape
         x, visible = embed(layout, batch, tokens)
         feats = self.net(x, visible)[:, layout.root_size :]
-        return feats.view(rows, steps, layout.stride, -1)[:, :, : layout.tokens]
+        asked = layout.act_size - 1
+        return feats.view(rows, steps, layout.stride, -1)[:, :, asked : asked + layout.tokens]
 
     def step(
         self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
@@ -65,7 +66,9 @@ class Autoregressive(OneTransformer):
             cache, feats = self.net.extend(cache, x)
             if k == 0:
                 ask = feats[:, -1]
-            scores.append(among(known, self.token_head(feats[:, -1]).float()))
+            scores.append(
+                among(None if known is None else known[k], self.token_head(feats[:, -1]).float())
+            )
             drawn.append(sample(scores[-1]) if tokens is None else tokens[:, k])
             x = layout.answer(drawn[-1][:, None]).to(pending.dtype)
         prediction = predict(

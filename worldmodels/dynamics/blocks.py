@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodels.batch import Batch
+from envs.spaces import Obs
+from worldmodels.batch import Batch, at
 from worldmodels.dynamics.sequence import first_frame
 from worldmodels.nets.branches import Past
 from worldmodels.protocols import Layout
@@ -22,7 +23,7 @@ class BlockMemory:
     """What an imagined moment remembers.
 
     `block` (B,S,D): features of the newest block, all of whose tokens are settled. `look`
-    (B,L,D): what the layout shows of the newest frame, for the block after it. `obs` (B,H,W,C),
+    (B,L,D): what the layout shows of the newest frame, for the block after it. `obs` (B,*O),
     which may be None where the layout looks at no frame, and `tokens` (B,K) open a new past at
     this moment when this one is full.
     """
@@ -30,7 +31,7 @@ class BlockMemory:
     past: Past
     block: Tensor
     look: Tensor
-    obs: Tensor | None
+    obs: Obs | None
     tokens: Tensor
 
 
@@ -42,7 +43,7 @@ def blocks(layout: Layout, batch: Batch, tokens: Tensor) -> Tensor:
     last slot of the first block, as in `opening`.
     """
     seen = batch.seen
-    look, act = layout.look(batch.obs[:, :-1]), layout.act(batch.act)
+    look, act = layout.look(at(batch.obs, slice(None, -1))), layout.act(batch.act)
     answer = layout.answer(tokens)
     stepped = torch.cat((look.to(answer.dtype), act.to(answer.dtype)), 2)
     stepped = F.pad(stepped * batch.valid[..., None, None], (0, 0, 0, 0, 1, 0))
@@ -55,7 +56,7 @@ def blocks(layout: Layout, batch: Batch, tokens: Tensor) -> Tensor:
     return torch.where(begins[..., None, None], root[:, None].to(x.dtype), x)
 
 
-def opening(layout: Layout, obs: Tensor | None, tokens: Tensor) -> Tensor:
-    """(B,C,D): a first block, which a frame (B,H,W,C) or its tokens (B,K) end and nothing opens."""
+def opening(layout: Layout, obs: Obs | None, tokens: Tensor) -> Tensor:
+    """(B,C,D): a first block, which a frame (B,*O) or its tokens (B,K) end and nothing opens."""
     root = layout.root(obs, tokens)
     return F.pad(root, (0, 0, layout.stride - layout.root_size, 0))

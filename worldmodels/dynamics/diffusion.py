@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodels.batch import Batch
+from envs.spaces import Obs
+from worldmodels.batch import Batch, at
 from worldmodels.diffusion.draws import Rand, uniforms
 from worldmodels.diffusion.guidance import guide
 from worldmodels.diffusion.objective import denoising_loss
@@ -141,7 +142,7 @@ class Diffusion(nn.Module):
         """Read a real past in one pass; the memory stands at obs[:, -1]."""
         x = blocks(self.layout, batch, tokens)
         past, feats = self.net.read(self.net.empty(len(x), self.blocks), self._clean(x), batch.seen)
-        here = batch.obs[:, -1]
+        here = at(batch.obs, -1)
         return BlockMemory(past, feats[:, -1], self.layout.look(here), here, tokens[:, -1])
 
     def step(
@@ -176,7 +177,7 @@ class Diffusion(nn.Module):
         )
         return replace(memory, past=past, block=feats, tokens=tokens), prediction
 
-    def see(self, memory: BlockMemory, obs: Tensor | None, tokens: Tensor) -> BlockMemory:
+    def see(self, memory: BlockMemory, obs: Obs | None, tokens: Tensor) -> BlockMemory:
         """Keep what the layout shows of the frame for the block after it."""
         look = memory.look
         if self.layout.look_size:

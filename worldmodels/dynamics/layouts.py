@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from worldmodels.nets.conv import FrameEncoder, Stages, pixels, to_unit
+from envs.spaces import Obs, Space
+from worldmodels.actions import ActionCodecs, Codec
+from worldmodels.nets.conv import FrameEncoder, Stages
+from worldmodels.nets.eyes import eyes, leading
 
 
 class Embedded(nn.Module):
     """What all layouts do with actions and tokens; looks at no frame."""
 
     look_size = 0
-    action: nn.Embedding
+    action: Codec
     token: nn.Embedding
 
+    def __init__(self, *, space: Space, width: int, tokens: int) -> None:
+        super().__init__()
+        self.space, self.width, self.tokens = space, width, tokens
+
+    def _embed(self, actions: ActionCodecs, vocab: int) -> None:
+        """Build what embeds actions and tokens: the last step of a constructor."""
+        self.action, self.token = actions.slots(self.width), nn.Embedding(vocab, self.width)
+        self.act_size = self.action.slots
+        self.stride = self.act_size + self.tokens + self.look_size
+
     def act(self, act: Tensor) -> Tensor:
-        """(...,1,D) of actions (...)."""
-        embedded: Tensor = self.action(act)[..., None, :]
+        """(...,act_size,D) of actions."""
+        embedded: Tensor = self.action(act)
         return embedded
 
     def answer(self, tokens: Tensor) -> Tensor:
@@ -27,17 +39,17 @@ class Embedded(nn.Module):
         embedded: Tensor = self.token(tokens)
         return embedded
 
-    def look(self, obs: Tensor) -> Tensor:
+    def look(self, obs: Obs) -> Tensor:
         """(...,0,D): there is nothing to see."""
-        weight = self.token.weight
-        return weight.new_zeros(*obs.shape[:-3], 0, weight.shape[1])
+        return self.token.weight.new_zeros(*leading(self.space, obs), 0, self.width)
 
 
 class BlindLayout(Embedded):
     """frame | action, K delta tokens | action, K delta tokens | ...: one look, then changes alone.
 
     A frame enters as one continuous embedding from the layout's own encoder, trained by the
-    dynamics' losses alone; `width` must equal latent * (H/s) * (W/s).
+    dynamics' losses alone; for pictures `width` must equal latent * (H/s) * (W/s). Of several
+    observations the embeddings are added up.
 
     Nobody has published it. The frame is that of a row's first real moment; what the world is at
     any later one, the transformer must work out from the changes since, so that imagination need
@@ -49,28 +61,34 @@ class BlindLayout(Embedded):
     def __init__(
         self,
         *,
+        space: Space,
+        actions: ActionCodecs,
         width: int,
         vocab: int,
         tokens: int,
-        num_actions: int,
         base: int,
         latent: int,
         **stages: Any,
     ) -> None:
-        super().__init__()
-        self.tokens, self.stride = tokens, 1 + tokens + self.look_size
-        self.frame = FrameEncoder(3, base=base, latent=latent, stages=Stages(**stages))
+        super().__init__(space=space, width=width, tokens=tokens)
+        shape = Stages(**stages)
+        self.frame, _ = eyes(
+            space, lambda: FrameEncoder(3, base=base, latent=latent, stages=shape), width
+        )
         self.frame_norm = nn.LayerNorm(width)
-        self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
+        self._embed(actions, vocab)
 
-    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
+    def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
         """The frame; the tokens that led to it say nothing more."""
         assert obs is not None, "delta tokens cannot go on from a frame that nobody drew"
         return self._show(obs)
 
-    def _show(self, obs: Tensor) -> Tensor:
-        embedded = self.frame_norm(pixels(self.frame(to_unit(obs))))
-        return torch.unflatten(embedded, 0, (*obs.shape[:-3], 1))
+    def _show(self, obs: Obs) -> Tensor:
+        seen = self.frame.see(obs)
+        if isinstance(self.space, dict):
+            seen = seen.unflatten(-1, (len(self.space), self.width)).sum(-2)
+        embedded: Tensor = self.frame_norm(seen)
+        return embedded[..., None, :]
 
 
 class DeltaLayout(BlindLayout):
@@ -78,8 +96,8 @@ class DeltaLayout(BlindLayout):
 
     look_size = 1
 
-    def look(self, obs: Tensor) -> Tensor:
-        """(...,1,D) of frames (...,H,W,C)."""
+    def look(self, obs: Obs) -> Tensor:
+        """(...,1,D) of frames (...,*O)."""
         return self._show(obs)
 
 
@@ -92,12 +110,14 @@ class TokenLayout(Embedded):
 
     whole = True
 
-    def __init__(self, *, width: int, vocab: int, tokens: int, num_actions: int) -> None:
-        super().__init__()
-        self.tokens, self.root_size, self.stride = tokens, tokens, tokens + 1
-        self.action, self.token = nn.Embedding(num_actions, width), nn.Embedding(vocab, width)
+    def __init__(
+        self, *, space: Space, actions: ActionCodecs, width: int, vocab: int, tokens: int
+    ) -> None:
+        super().__init__(space=space, width=width, tokens=tokens)
+        self.root_size = tokens
+        self._embed(actions, vocab)
 
-    def root(self, obs: Tensor | None, tokens: Tensor) -> Tensor:
+    def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
         """(B,K,D): the tokens of the frame."""
         return self.answer(tokens)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldmodels.batch import Batch
+from worldmodels.batch import Batch, at
 from worldmodels.diffusion.bounds import nll_at
 from worldmodels.diffusion.objective import token_nll
 from worldmodels.diffusion.schedules import groups
@@ -76,4 +76,4 @@ def along(
         act, goal = batch.act[:, t], tokens[:, t + 1]
         after, said = dynamics.step(memory, act, goal)
         yield memory, act, goal, said
-        memory = dynamics.see(after, batch.obs[:, t + 1], goal)
+        memory = dynamics.see(after, at(batch.obs, t + 1), goal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from envs.spaces import Obs
 from worldmodels.batch import Batch
 from worldmodels.dynamics.scores import Weights, head
 from worldmodels.dynamics.sequence import Memory, begin, moment, moments, see
@@ -55,7 +56,7 @@ class OneTransformer(nn.Module):
         """Read a real past in one pass; the memory stands at obs[:, -1]."""
         return begin(self.net, self.layout, batch, tokens)
 
-    def see(self, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
+    def see(self, memory: Memory, obs: Obs | None, tokens: Tensor) -> Memory:
         """Queue the frame for the next pass, and make it the place to restart from."""
         return see(self.layout, memory, obs, tokens)
 

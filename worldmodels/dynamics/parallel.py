@@ -65,8 +65,8 @@ class Parallel(OneTransformer):
         )
 
     def _features(self, batch: Batch, tokens: Tensor) -> Tensor:
-        """(B,T,1+K,D): features of each step's action and of its queries."""
-        layout, (rows, steps) = self.layout, batch.act.shape
+        """(B,T,1+K,D): features where each step has acted, and of its queries."""
+        layout, (rows, steps) = self.layout, batch.valid.shape
         x, visible = embed(layout, batch, tokens)
         queries = self.query.weight.to(x.dtype).expand(rows, steps, -1, -1)
         x = weave(layout, x, queries)
@@ -74,7 +74,7 @@ class Parallel(OneTransformer):
         visible = weave(layout, visible, batch.valid[..., None].expand(-1, -1, layout.tokens))
         feats = self.net.arranged(x, visible, *arrangement(layout, steps, x.device))
         feats = feats[:, layout.root_size :].unflatten(1, (steps, -1))
-        return feats[:, :, : 1 + layout.tokens]
+        return feats[:, :, layout.act_size - 1 : layout.act_size + layout.tokens]
 
     def step(
         self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
@@ -84,7 +84,7 @@ class Parallel(OneTransformer):
         Nothing waits for the host. The tokens, sampled or given, are pending after it.
         """
         layout, asked = self.layout, 1 + self.layout.tokens
-        needed = memory.pending.shape[1] + asked
+        needed = memory.pending.shape[1] + layout.act_size + layout.tokens
         cache, pending = with_room(self.net, layout, memory, needed)
         queries = self.query.weight.expand(len(act), -1, -1)
         pieces = (pending, layout.act(act), queries)
@@ -108,7 +108,8 @@ def weave(layout: Layout, x: Tensor, queries: Tensor) -> Tensor:
     """Put queries (B,T,K,...) after each action of an episode (B,L,...): (B,N,...)."""
     root, steps = x[:, : layout.root_size], x[:, layout.root_size :]
     steps = steps.unflatten(1, (queries.shape[1], layout.stride))
-    woven = torch.cat((steps[:, :, :1], queries, steps[:, :, 1:]), 2)
+    acted = layout.act_size
+    woven = torch.cat((steps[:, :, :acted], queries, steps[:, :, acted:]), 2)
     return torch.cat((root, woven.flatten(1, 2)), 1)
 
 
@@ -120,7 +121,8 @@ def arrangement(layout: Layout, steps: int, device: torch.device) -> tuple[Tenso
     """
     at = torch.arange(layout.root_size + steps * layout.stride, device=device)
     inside = at[layout.root_size :].view(1, steps, layout.stride)
-    place = weave(layout, at[None], inside[:, :, 1 : 1 + layout.tokens])[0]
+    predicted = inside[:, :, layout.act_size : layout.act_size + layout.tokens]
+    place = weave(layout, at[None], predicted)[0]
     step = torch.arange(steps, device=device)[None, :, None].expand(-1, -1, layout.tokens)
     # The step that a query belongs to; -1 are real positions.
     owner = weave(layout, torch.full_like(at, -1)[None], step)[0]

@@ -31,7 +31,7 @@ def head(width: int, out: int) -> nn.Sequential:
 
 
 def among(known: Tensor | None, logits: Tensor) -> Tensor:
-    """Logits (...,V), -inf but where known (V,) bool; None leaves them as they are.
+    """Logits (...,K,V), -inf but where known (K,V) bool; None leaves them as they are.
 
     Only for imagination: a token that never is a label is soon unlikely in the loss by itself.
     """

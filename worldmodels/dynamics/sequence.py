@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodels.batch import Batch
+from envs.spaces import Obs
+from envs.trees import each
+from worldmodels.batch import Batch, at
 from worldmodels.nets.transformer import Cache, Transformer
 from worldmodels.protocols import Layout
 
@@ -21,14 +23,14 @@ class Memory:
     """What an imagined moment remembers.
 
     `pending` (B,P,D) are positions not yet fed to the transformer; they ride along with the next
-    action, so that what ends a step costs no pass of its own. `obs` (B,H,W,C), which may be None
+    action, so that what ends a step costs no pass of its own. `obs` (B,*O), which may be None
     where the layout looks at no frame, and `tokens` (B,K) open a new sequence at this moment when
     the cache is full.
     """
 
     cache: Cache
     pending: Tensor
-    obs: Tensor | None
+    obs: Obs | None
     tokens: Tensor
 
 
@@ -36,12 +38,13 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     """All positions (B,L,D) of a batch, and which of them are real (B,L)."""
     seen = batch.seen
     shown = layout.whole or layout.look_size > 0
-    root = layout.root(batch.obs[:, 0] if shown else first_frame(batch), tokens[:, 0])
-    steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), layout.look(batch.obs[:, 1:]))
+    root = layout.root(at(batch.obs, 0) if shown else first_frame(batch), tokens[:, 0])
+    looks = layout.look(at(batch.obs, slice(1, None)))
+    steps = (layout.act(batch.act), layout.answer(tokens[:, 1:]), looks)
     x = torch.cat([s.to(root.dtype) for s in steps], 2)
     # Tokens that show a frame do so also before the first valid step.
     told = seen[:, 1:] if layout.whole else batch.valid
-    sizes = ((batch.valid, 1), (told, layout.tokens), (seen[:, 1:], layout.look_size))
+    sizes = ((batch.valid, layout.act_size), (told, layout.tokens), (seen[:, 1:], layout.look_size))
     real = torch.cat([which[..., None].expand(-1, -1, size) for which, size in sizes], 2)
     opened = seen[:, :1].expand(-1, layout.root_size)
     x, real = torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, real.flatten(1)), 1)
@@ -54,10 +57,11 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     return torch.where(here[..., None], root, x), real | here
 
 
-def first_frame(batch: Batch) -> Tensor:
-    """The first real frame (B,H,W,C) of each row."""
-    rows = torch.arange(len(batch.obs), device=batch.obs.device)
-    return batch.obs[rows, batch.seen.long().argmax(1)]
+def first_frame(batch: Batch) -> Obs:
+    """The first real frame (B,*O) of each row."""
+    first = batch.seen.long().argmax(1)
+    rows = torch.arange(len(first), device=first.device)
+    return each(lambda x: x[rows, first], batch.obs)
 
 
 def moments(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ def begin(net: Transformer, layout: Layout, batch: Batch, tokens: Tensor) -> Mem
     """Read a real past in one pass; the memory stands at obs[:, -1]."""
     x, visible = embed(layout, batch, tokens)
     cache, _ = net.extend(net.empty(len(x)), x, visible)
-    return Memory(cache, x[:, :0], batch.obs[:, -1], tokens[:, -1])
+    return Memory(cache, x[:, :0], at(batch.obs, -1), tokens[:, -1])
 
 
 def with_room(
@@ -99,7 +103,7 @@ def with_room(
     return net.empty(len(root)), root.to(pending.dtype)
 
 
-def see(layout: Layout, memory: Memory, obs: Tensor | None, tokens: Tensor) -> Memory:
+def see(layout: Layout, memory: Memory, obs: Obs | None, tokens: Tensor) -> Memory:
     """Queue the frame for the next pass, and make it the place to restart from."""
     pending = memory.pending
     if layout.look_size:

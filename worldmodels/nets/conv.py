@@ -143,6 +143,14 @@ class Encoder(nn.Module):
             return x.new_zeros(0, self.latent, height, width)
         return _in_pieces(self.net, x)
 
+    def see(self, obs: Tensor) -> Tensor:
+        """Features (...,F) of frames (...,H,W,C) uint8: the map's vectors in a row."""
+        return pixels(self(to_unit(obs))).unflatten(0, obs.shape[:-3])
+
+    def features(self, height: int, width: int) -> int:
+        """F of frames of that size."""
+        return self.latent * (height // self.scale) * (width // self.scale)
+
 
 class Decoder(nn.Module):
     """Layers from feature maps (N,latent,h,w) to `width` channels, then pictures (N,outer,H,W).

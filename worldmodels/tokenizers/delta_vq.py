@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from envs.spaces import Image
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import (
     FrameDecoder,
@@ -47,8 +49,8 @@ class DeltaVQ(Autoencoder):
     def __init__(
         self,
         *,
-        obs_shape: tuple[int, int, int],
-        num_actions: int,
+        space: Image,
+        actions: ActionCodecs,
         quantizer: Quantizer,
         tokens: int,
         encoder: Mapping[str, Any],
@@ -70,7 +72,7 @@ class DeltaVQ(Autoencoder):
             perceptual=perceptual,
             perceptual_weights=perceptual_weights,
         )
-        height, width, _ = obs_shape
+        height, width, _ = space.shape
         shape = Stages(**stages)
         scale = shape.scale
         self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
@@ -82,8 +84,8 @@ class DeltaVQ(Autoencoder):
         self.context = FrameEncoder(CHANNELS, **context, stages=shape)
         inner = context["latent"] + action_channels + encoder["latent"]
         self.decoder = FrameDecoder(inner, **decoder, outer=CHANNELS, stages=shape)
-        self.action_plane = nn.Embedding(num_actions, height * width)
-        self.action_map = nn.Embedding(num_actions, action_channels * math.prod(self.grid))
+        self.action_plane = actions.one_slot(height * width)
+        self.action_map = actions.one_slot(action_channels * math.prod(self.grid))
         self._quantize_by(quantizer, encoder["latent"] * math.prod(self.grid) // tokens)
         self.apply(init_normal)
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.spaces import Image
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import from_patches, to_patches, to_uint8, to_unit
 from worldmodels.nets.vqgan import DeepDecoder, DeepEncoder, DeepStages
@@ -28,14 +30,14 @@ class FrameVQ(Autoencoder):
 
     `encoder`, `decoder` give base widths and latent channels, `stages` the fields of DeepStages,
     for both; the weights of errors are Autoencoder's. Inside, pixels are in [-1,1]. Actions do
-    not matter, nor how many there are.
+    not matter.
     """
 
     def __init__(
         self,
         *,
-        obs_shape: tuple[int, int, int],
-        num_actions: int,
+        space: Image,
+        actions: ActionCodecs,
         quantizer: Quantizer,
         tokens: int,
         encoder: Mapping[str, Any],
@@ -56,9 +58,10 @@ class FrameVQ(Autoencoder):
         )
         shape = DeepStages(**stages)
         self.tokens, self.vocab, self.dim = tokens, quantizer.size, quantizer.dim
-        self.grid = (obs_shape[0] // shape.scale, obs_shape[1] // shape.scale)
+        height, width, _ = space.shape
+        self.grid = (height // shape.scale, width // shape.scale)
         side = math.isqrt(tokens)
-        self.square = (obs_shape[0] // side, obs_shape[1] // side)
+        self.square = (height // side, width // side)
         self.encoder = DeepEncoder(CHANNELS, **encoder, stages=shape)
         self.decoder = DeepDecoder(encoder["latent"], **decoder, outer=CHANNELS, stages=shape)
         self._quantize_by(quantizer, encoder["latent"] * math.prod(self.grid) // tokens)

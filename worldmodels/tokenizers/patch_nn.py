@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from envs.spaces import Image
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import Batch
 from worldmodels.nets.conv import to_unit
 from worldmodels.protocols import Loss, Prev
@@ -43,16 +45,16 @@ class PatchNN(nn.Module):
     def __init__(
         self,
         *,
-        obs_shape: tuple[int, int, int],
-        num_actions: int,
+        space: Image,
+        actions: ActionCodecs,
         patch: int,
         size: int,
         threshold: float,
         candidates: int,
     ) -> None:
         super().__init__()
-        self.image, self.patch, self.square = obs_shape[:2], patch, (patch, patch)
-        self.grid = (obs_shape[0] // patch, obs_shape[1] // patch)
+        self.image, self.patch, self.square = space.shape[:2], patch, (patch, patch)
+        self.grid = (self.image[0] // patch, self.image[1] // patch)
         self.tokens, self.vocab, self.dim = math.prod(self.grid), size, CHANNELS * patch**2
         self.candidates, self.reach = candidates, threshold * 255**2
         self.register_buffer("patches", torch.zeros(size, self.dim, dtype=torch.uint8))
@@ -76,8 +78,8 @@ class PatchNN(nn.Module):
         return self.patches[tokens].float() / 127.5 - 1
 
     def known(self) -> Tensor:
-        """(V,) bool: tokens of stored patches; before there is one, the first token."""
-        return self._below(self.count.clamp_min(1))
+        """(K,V) bool: tokens of stored patches; before there is one, the first token."""
+        return self._below(self.count.clamp_min(1)).expand(self.tokens, -1)
 
     def loss(self, batch: Batch) -> Loss:
         """The squared error over the real frames, which has no gradient."""
@@ -103,7 +105,7 @@ class PatchNN(nn.Module):
         added = self._store(squares.flatten(0, 2), unknown.flatten())
         metrics = self.usage.update(tokens, real.float())
         return metrics | {
-            "dead_codes": (self.usage.dead() & self.known()).sum().float(),
+            "dead_codes": (self.usage.dead() & self._below(self.count.clamp_min(1))).sum().float(),
             "patches": self.count.float(),
             "patches_added": added.float(),
             "unknown": unknown.sum() / real.sum().clamp_min(1),
