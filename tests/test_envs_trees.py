@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from envs import gl
 from envs.base import Env, Game, Outcome, episode_seed
 from envs.crafter import CrafterGame
 from envs.experience import Step
 from envs.frames import Frames, write
 from envs.gym_game import GymGame
+from envs.make import make_env
 from envs.probes import ChoiceGame, CountingDictGame, CountingGame
 from envs.spaces import Categories, Continuous, Discrete, Image, Obs, Space, Vector
 from envs.trees import each, leaves
 from envs.vector import VectorEnv
+
+needs_dmc = pytest.mark.skipif(
+    importlib.util.find_spec("dm_control") is None, reason='pip install "tokendream[dmc]"'
+)
 
 COUNTING = [
     functools.partial(CountingDictGame, 4, 3),
@@ -211,7 +217,7 @@ def test_cart_pole_in_a_batch(workers: int) -> None:
         assert env.state()[0].actions.dtype == np.int64
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dm_control") is None, reason="no dm-control")
+@needs_dmc
 def test_dm_control_in_worker_processes() -> None:
     from envs.dmc import DMCGame
 
@@ -221,3 +227,26 @@ def test_dm_control_in_worker_processes() -> None:
         for act in (-1.0, 0.5):
             a, b = (env.step(np.full((2, 1), act, np.float32)) for env in (far, near))
             assert same(a, b)
+
+
+@needs_dmc
+@pytest.mark.skipif(bool(gl.missing_packages("egl")), reason="no EGL")
+def test_pixels_and_state_of_dm_control_together() -> None:
+    # In worker processes alone, since this one may have loaded dm-control without a renderer.
+    settings = {"suite": "dmc", "task": "cartpole-swingup", "observe": "both", "quality": "fast"}
+    with closing(make_env(settings, num_envs=2, workers=2)) as env:
+        assert env.spec.obs == {"pixels": Image((64, 64, 3)), "state": Vector(5)}
+        first = env.reset(0)
+        assert {name: (a.shape, a.dtype) for name, a in first.items()} == {
+            "pixels": ((2, 64, 64, 3), np.dtype(np.uint8)),
+            "state": ((2, 5), np.dtype(np.float32)),
+        }
+        steps = [env.step(np.array([[0.5], [-1]], np.float32)) for _ in range(5)]
+        for name, array in first.items():
+            assert not np.array_equal(steps[-1].obs[name], array)
+        states = env.state()
+        ahead = env.step(np.ones((2, 1), np.float32))
+    with closing(make_env(settings, num_envs=2, workers=1)) as env:
+        again = env.restore(0, states)
+        assert all(map(np.array_equal, leaves(again), leaves(steps[-1].obs)))
+        assert same(env.step(np.ones((2, 1), np.float32)), ahead)
