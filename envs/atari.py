@@ -5,7 +5,7 @@ Gymnasium's Atari classes are not used: they reset the game on a lost life or ad
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import ale_py
 import ale_py.roms
@@ -108,7 +108,7 @@ class AtariGame:
         screen = self._ale.getScreenRGB() if self._frames else self._first
         return self._resize(screen)
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         rew, reads = 0.0, 0
         for i in range(self._skip):
             rew += self._act_raw(self._acts[act])

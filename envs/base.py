@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.experience import DictSpec, DictStep, EnvSpec, Step
+from envs.experience import EnvSpec, Step
 from envs.spaces import Obs
 
 
@@ -20,7 +20,7 @@ class Outcome:
     `stats` is read when the game is over.
     """
 
-    obs: np.ndarray
+    obs: Obs
     rew: float
     end: bool
     trunc: bool
@@ -34,42 +34,14 @@ class Game(Protocol):
 
     spec: EnvSpec
 
-    def reset(self, seed: int) -> np.ndarray:
-        """Start a new game and return its first frame (H,W,C)."""
-
-    def step(self, act: int) -> Outcome:
-        """Act once. Not allowed after `over` before the next reset."""
-
-    def close(self) -> None:
-        """Free what the game holds."""
-
-
-@dataclass(frozen=True)
-class DictOutcome:
-    """As `Outcome`, with named observations."""
-
-    obs: Obs
-    rew: float
-    end: bool
-    trunc: bool
-    over: bool
-    stats: dict[str, float] = field(default_factory=dict)
-
-
-@runtime_checkable
-class DictGame(Protocol):
-    """As `Game`, with named observations and actions of any kind, each an array of its space.
-
-    What it returns is the caller's: the game does not write to it again.
-    """
-
-    spec: DictSpec
-
     def reset(self, seed: int) -> Obs:
-        """Start a new game and return its first observation."""
+        """Start a new game and return its first observation, an array or a dict of arrays."""
 
-    def step(self, act: np.ndarray) -> DictOutcome:
-        """Act once. Not allowed after `over` before the next reset."""
+    def step(self, act: Any) -> Outcome:
+        """Act once. Not allowed after `over` before the next reset.
+
+        act: an array of its space; a single choice is an int64 without axes and indexes lists.
+        """
 
     def close(self) -> None:
         """Free what the game holds."""
@@ -79,7 +51,7 @@ class DictGame(Protocol):
 class GameState:
     """Enough to rebuild a running game: which game of this environment it is, and its actions.
 
-    actions (T,...), as the environment took them.
+    actions (T,*A), as the environment took them.
     """
 
     episode: int
@@ -90,6 +62,7 @@ class GameState:
 class Env(Protocol):
     """N games stepped together; each is reset on its own as soon as it is over.
 
+    Observations are arrays (N,*O), or dicts of such arrays where a game shows several things.
     Game k of environment i starts from `episode_seed(seed, i, k)`, so a run repeats from its
     seed, and `restore` rebuilds running games by playing their actions again.
     """
@@ -97,37 +70,11 @@ class Env(Protocol):
     spec: EnvSpec
     num_envs: int
 
-    def reset(self, seed: int) -> np.ndarray:
-        """Start all games anew and return the first frames (N,H,W,C)."""
-
-    def step(self, act: np.ndarray) -> Step:
-        """Act once in every game; act (N,) int64."""
-
-    def state(self) -> list[GameState]:
-        """The running games, for `restore`."""
-
-    def restore(self, seed: int, states: list[GameState]) -> np.ndarray:
-        """Rebuild running games and return their current frames (N,H,W,C)."""
-
-    def close(self) -> None:
-        """Stop the games and their processes. May be called twice."""
-
-
-@runtime_checkable
-class DictEnv(Protocol):
-    """As `Env`, with named observations and actions of any kind.
-
-    Observations are dicts of arrays (N,...), the actions of a step one array (N,...).
-    """
-
-    spec: DictSpec
-    num_envs: int
-
     def reset(self, seed: int) -> Obs:
         """Start all games anew and return the first observations."""
 
-    def step(self, act: np.ndarray) -> DictStep:
-        """Act once in every game."""
+    def step(self, act: np.ndarray) -> Step:
+        """Act once in every game; act (N,*A), so (N,) int64 of single choices."""
 
     def state(self) -> list[GameState]:
         """The running games, for `restore`."""

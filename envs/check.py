@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.base import DictGame
-from envs.spaces import Image, Obs, ObsSpace, Vector, check_observation, describe, random_action
+from envs.base import Game
+from envs.spaces import (
+    Image,
+    Obs,
+    ObsSpace,
+    Vector,
+    called,
+    check_observation,
+    describe,
+    random_action,
+)
+from envs.trees import each, named
 
 BIG_VECTOR = 1000
 
@@ -25,7 +35,7 @@ class _Play:
     longest: int = 0
 
 
-def check_game(make: Callable[[], DictGame], *, steps: int = 300, seed: int = 0) -> list[str]:
+def check_game(make: Callable[[], Game], *, steps: int = 300, seed: int = 0) -> list[str]:
     """Play `steps` random actions and say, in lines for people, what an agent will see.
 
     They are played once more in the same game and once in a new one, from the same seeds: what a
@@ -47,12 +57,14 @@ def check_game(make: Callable[[], DictGame], *, steps: int = 300, seed: int = 0)
     finally:
         fresh.close()
     lines = ["an agent will see"]
-    width = max(map(len, spec.obs))
-    for name, space in spec.obs.items():
-        seen = _range([obs[name] for obs in play.obs], space)
-        lines.append(f"  {name:<{width}}  {describe(space)}, {_count(space)}, {seen}")
+    width = max(map(len, named(spec.obs)))
+    for name, space in named(spec.obs).items():
+        seen = _range([named(obs)[name] for obs in play.obs], space)
+        start = f"  {name:<{width}}  " if width else "  "
+        lines.append(f"{start}{describe(space)}, {_count(space)}, {seen}")
         if isinstance(space, Vector) and space.size > BIG_VECTOR:
-            lines.append(f"  {'':<{width}}  a picture? Pictures are uint8 and have 2 or 3 axes")
+            hint = "a picture? Pictures are uint8 and have 2 or 3 axes"
+            lines.append(" " * len(start) + hint)
     lines.append(f"and do\n  {describe(spec.act)}")
     lines.append(f"one step lasts {spec.frames_per_step} of the simulator's")
     lines.append(
@@ -68,7 +80,7 @@ def check_game(make: Callable[[], DictGame], *, steps: int = 300, seed: int = 0)
     return lines
 
 
-def _play(game: DictGame, steps: int, seed: int) -> _Play:
+def _play(game: Game, steps: int, seed: int) -> _Play:
     random = np.random.default_rng(seed)
     episode = t = 0
     play = _Play([_seen(game, game.reset(seed))], [])
@@ -90,9 +102,9 @@ def _play(game: DictGame, steps: int, seed: int) -> _Play:
     return play
 
 
-def _seen(game: DictGame, obs: Obs) -> Obs:
+def _seen(game: Game, obs: Obs) -> Obs:
     check_observation(game.spec.obs, obs)
-    return {name: array.copy() for name, array in obs.items()}
+    return each(np.copy, obs)
 
 
 def _count(space: ObsSpace) -> str:
@@ -114,9 +126,9 @@ def _range(arrays: list[np.ndarray], space: ObsSpace) -> str:
 def _difference(a: _Play, b: _Play) -> str:
     """Where two plays part, or nothing."""
     for i, (x, y) in enumerate(zip(a.obs, b.obs, strict=False)):
-        for name in x:
-            if not np.array_equal(x[name], y[name]):
-                return f"observation {name!r} differs after {i} steps"
+        for name, array in named(x).items():
+            if not np.array_equal(array, named(y)[name]):
+                return f"{called(name)} differs after {i} steps"
     for i, (r, s) in enumerate(zip(a.rews, b.rews, strict=False)):
         if r != s:
             return f"the reward of step {i} is {r:g} or {s:g}"

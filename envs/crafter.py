@@ -6,6 +6,8 @@ memory addresses, and world generation, drawing and the loop over objects, with 
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import crafter
 import numpy as np
 from crafter import constants, objects
@@ -36,7 +38,7 @@ class CrafterGame:
     def reset(self, seed: int) -> np.ndarray:
         return self._sim.start(seed)
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         return self._sim.act(act)
 
     def close(self) -> None:
@@ -63,7 +65,7 @@ class _Simulator(crafter.Env):  # type: ignore[misc]
         generate(self._world, self._player)
         return self._draw(self._player)
 
-    def act(self, act: int) -> Outcome:
+    def act(self, act: SupportsIndex) -> Outcome:
         self._step += 1
         self._update_time()
         self._player.action = constants.actions[act]

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from envs import gl
-from envs.base import DictOutcome
+from envs.base import Outcome
 from envs.dmc_tasks import split_task
-from envs.experience import DictSpec
-from envs.spaces import Bounds, Continuous, Image, Obs, ObsSpace, Vector, as_action, observe
+from envs.experience import EnvSpec
+from envs.spaces import Bounds, Continuous, Image, Obs, ObsSpace, Space, Vector, as_action, observe
+from envs.trees import each
 
 Observe = Literal["pixels", "state", "both"]
 
@@ -26,10 +27,11 @@ _ALWAYS_DRAWN = {("quadruped", "escape")}
 class DMCGame:
     """One task of the suite, such as `walker-walk`. An episode is 1,000 control steps.
 
-    `observe` says what is seen. `pixels` is a picture of `size` x `size` from camera 0, for the
-    quadruped 2. `state` is one vector of everything that dm-control observes, in its order: a
-    grid gives every number its own tokens anyway, while an encoder of whole vectors shall not
-    need one net and one token count for each of the entries, some of which are single numbers.
+    `observe` says what is seen: `pixels` a picture of `size` x `size` from camera 0, for the
+    quadruped 2; `state` one vector; `both` a dict of these. The vector has everything that
+    dm-control observes, in its order: a grid gives every number its own tokens anyway, while an
+    encoder of whole vectors shall not need one net and one token count for each of the entries,
+    some of which are single numbers.
 
     Every action is held for `action_repeat` control steps and earns the sum of their rewards. An
     episode is cut at its last control step, which is a time limit; it ends only where the task
@@ -64,19 +66,21 @@ class DMCGame:
         raw = self._env.action_spec()
         self._bounds = Bounds(raw.minimum.astype(np.float64), raw.maximum.astype(np.float64))
         self._act = Continuous(raw.shape[0])
-        obs: dict[str, ObsSpace] = {}
-        if observe != "state":
-            obs["pixels"] = Image((size, size, 3))
-        if observe != "pixels":
-            entries = self._env.observation_spec().values()
-            obs["state"] = Vector(sum(int(np.prod(entry.shape)) for entry in entries))
-        self.spec = DictSpec(obs, self._act, action_repeat)
+        entries = self._env.observation_spec().values()
+        state = Vector(sum(int(np.prod(entry.shape)) for entry in entries))
+        pixels = Image((size, size, 3))
+        seen: dict[str, Space] = {
+            "pixels": pixels,
+            "state": state,
+            "both": {"pixels": pixels, "state": state},
+        }
+        self.spec = EnvSpec(seen[observe], self._act, action_repeat)
 
     def reset(self, seed: int) -> Obs:
         self._env.task.random.seed(seed)
         return self._see(self._env.reset())
 
-    def step(self, act: np.ndarray) -> DictOutcome:
+    def step(self, act: np.ndarray) -> Outcome:
         raw = self._bounds.expand(as_action(self._act, act))
         rew = 0.0
         for _ in range(self._repeat):
@@ -86,17 +90,18 @@ class DMCGame:
                 break
         over = moment.last()
         end = over and moment.discount == 0
-        return DictOutcome(self._see(moment), rew, end=end, trunc=over and not end, over=over)
+        return Outcome(self._see(moment), rew, end=end, trunc=over and not end, over=over)
 
     def close(self) -> None:
         self._env.physics.free()
 
     def _see(self, moment: Any) -> Obs:
-        obs = {}
-        for name, space in self.spec.obs.items():
-            seen = self._draw(space.shape[0]) if name == "pixels" else _flat(moment.observation)
-            obs[name] = observe(name, space, seen)
-        return obs
+        def see(space: ObsSpace) -> np.ndarray:
+            if isinstance(space, Image):
+                return observe("pixels", space, self._draw(space.shape[0]))
+            return observe("state", space, _flat(moment.observation))
+
+        return each(see, self.spec.obs)
 
     def _draw(self, size: int) -> np.ndarray:
         return self._env.physics.render(

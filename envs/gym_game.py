@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import DictOutcome
-from envs.experience import DictSpec
+from envs.base import Outcome
+from envs.experience import EnvSpec
 from envs.gym_spaces import GymActions, GymObservations
 from envs.spaces import Obs
 
@@ -20,32 +20,32 @@ class GymGame:
     """The environment `env_id`: `CartPole-v1`, `package.module:MyEnv-v0`, `package.module:MyEnv`.
 
     The part before a colon is imported first; what follows is an id that it registers, or a class
-    or function in it that makes the environment. `options` go to the environment. Time limits of
-    the registration hold. An episode that ends and meets its time limit at once has ended.
-    `info` is ignored.
+    or function in it that makes the environment. `options` go to the environment. Images become
+    (size,size,3): see `GymObservations`. Time limits of the registration hold. An episode that
+    ends and meets its time limit at once has ended. `info` is ignored.
 
     Raises ValueError, in one line, for an id that is not known, a package that is missing, and
     spaces that cannot be learned from.
     """
 
-    def __init__(self, env_id: str, **options: Any) -> None:
+    def __init__(self, env_id: str, *, size: int = 64, **options: Any) -> None:
         self._env = make_gym(env_id, options)
         try:
             self._actions = GymActions(self._env.action_space)
-            self._observations = GymObservations(self._env.observation_space)
+            self._observations = GymObservations(self._env.observation_space, size)
         except ValueError as error:
             self._env.close()
             raise ValueError(f"env.id={env_id}: {error}") from error
-        self.spec = DictSpec(self._observations.spaces, self._actions.space)
+        self.spec = EnvSpec(self._observations.spaces, self._actions.space)
 
     def reset(self, seed: int) -> Obs:
         obs, _ = self._env.reset(seed=seed)
         return self._observations(obs)
 
-    def step(self, act: np.ndarray) -> DictOutcome:
+    def step(self, act: np.ndarray) -> Outcome:
         obs, rew, terminated, truncated, _ = self._env.step(self._actions(act))
         end = bool(terminated)
-        return DictOutcome(
+        return Outcome(
             obs=self._observations(obs),
             rew=float(rew),
             end=end,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from PIL import Image as Picture
 
 from envs.spaces import (
     ActSpace,
@@ -19,14 +20,18 @@ from envs.spaces import (
     MultiDiscrete,
     Obs,
     ObsSpace,
+    Space,
     Vector,
     as_action,
+    called,
     observe,
 )
+from envs.trees import each
 
 Path = tuple[str | int, ...]
-SOLE_NAMES = {Image: "pixels", Vector: "state", Categories: "categories"}
-"""Names of an observation that is not part of a dict, after what it is."""
+
+MIN_SIDE = 8
+"""A Box of uint8 with a shorter side is no picture, such as MiniGrid's 7x7x3 of symbols."""
 
 
 @dataclass(frozen=True)
@@ -36,43 +41,65 @@ class _Entry:
     path: Path
     space: ObsSpace
     start: np.ndarray | int = 0
-    channels_first: bool = False
 
-    def read(self, name: str, obs: Any) -> np.ndarray:
+    @property
+    def name(self) -> str:
+        return "/".join(map(str, self.path))
+
+    def read(self, obs: Any) -> np.ndarray:
         for key in self.path:
             obs = obs[key]
-        if isinstance(self.space, Image):
-            obs = np.asarray(obs)
-            obs = obs[..., None] if obs.ndim == 2 else obs
-            obs = obs.transpose(1, 2, 0) if self.channels_first and obs.ndim == 3 else obs
-        elif isinstance(self.space, Categories):
-            obs = np.asarray(obs) - self.start
-        return observe(name, self.space, obs)
+        return self._convert(obs)
+
+    def _convert(self, value: Any) -> np.ndarray:
+        if isinstance(self.space, Categories):
+            value = np.asarray(value) - self.start
+        return observe(self.name, self.space, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture(_Entry):
+    """An image of the shape `raw` (H,W,C), which becomes a square of three colours."""
+
+    raw: Image
+    channels_first: bool
+
+    def _convert(self, value: Any) -> np.ndarray:
+        image = np.asarray(value)
+        image = image[..., None] if image.ndim == 2 else image
+        image = image.transpose(1, 2, 0) if self.channels_first and image.ndim == 3 else image
+        return _resize(_colour(observe(self.name, self.raw, image)), self.space.shape[0])
 
 
 class GymObservations:
     """Observations of a Gymnasium space as ours.
 
-    Entries of nested dicts are named `outer/inner`, those of tuples by their number. Box becomes
-    an image where it is uint8 and has two axes or three, of which the first is taken for the
-    channels if it is the shortest; any other Box becomes a flat vector. Discrete, MultiDiscrete
-    and MultiBinary become categories.
+    A Dict or Tuple becomes a dict, any other space comes alone. Entries of nested dicts are named
+    `outer/inner`, those of tuples by their number. Box becomes an image (size,size,3) where it is
+    uint8, has two axes or three, and no side under 8 pixels; of three axes the first is taken for
+    the channels if it is the shortest. Grey becomes three equal channels, the fourth channel
+    (alpha) of the last axis is left out, other sizes are resized. Any other Box becomes a flat
+    vector, also one of uint8 with shorter sides: such small grids hold symbols, not colours.
+    Discrete, MultiDiscrete and MultiBinary become categories.
 
-    Raises ValueError, naming the entry, for spaces that have no fixed size.
+    Raises ValueError, naming the entry, for spaces that have no fixed size and for images of other
+    numbers of channels.
     """
 
-    def __init__(self, space: spaces.Space[Any]) -> None:
-        entries = list(_entries(space, ()))
+    def __init__(self, space: spaces.Space[Any], size: int = 64) -> None:
+        entries = list(_entries(space, (), size))
         if not entries:
             raise ValueError("the observation is empty: there is nothing to see")
-        self._entries = {_name(entry): entry for entry in entries}
-        if len(self._entries) < len(entries):
-            raise ValueError(f"two observations have one name: {[_name(e) for e in entries]}")
-        self.spaces: dict[str, ObsSpace] = {n: e.space for n, e in self._entries.items()}
+        names = [entry.name for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two observations have one name: {names}")
+        several = isinstance(space, spaces.Dict | spaces.Tuple)
+        self._entries = dict(zip(names, entries, strict=True)) if several else entries[0]
+        self.spaces: Space = each(lambda entry: entry.space, self._entries)
 
     def __call__(self, obs: Any) -> Obs:
         """Raises ValueError, naming the entry, where `obs` is not of the space."""
-        return {name: entry.read(name, obs) for name, entry in self._entries.items()}
+        return each(lambda entry: entry.read(obs), self._entries)
 
 
 class GymActions:
@@ -109,23 +136,25 @@ class GymActions:
         return as_action(self.space, array.reshape(self.space.shape))
 
 
-def _entries(space: spaces.Space[Any], path: Path) -> Iterator[_Entry]:
+def _entries(space: spaces.Space[Any], path: Path, size: int) -> Iterator[_Entry]:
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
-            yield from _entries(inner, (*path, key))
+            yield from _entries(inner, (*path, key), size)
     elif isinstance(space, spaces.Tuple):
         for i, inner in enumerate(space.spaces):
-            yield from _entries(inner, (*path, i))
+            yield from _entries(inner, (*path, i), size)
     else:
-        yield _entry(space, path)
+        yield _entry(space, path, size)
 
 
-def _entry(space: spaces.Space[Any], path: Path) -> _Entry:
+def _entry(space: spaces.Space[Any], path: Path, size: int) -> _Entry:
     if isinstance(space, spaces.Box):
         if 0 in space.shape:
             raise ValueError(f"{_called(path)} is empty: its shape is {space.shape}")
         if space.dtype == np.uint8 and len(space.shape) in (2, 3):
-            return _image(space.shape, path)
+            picture = _picture(space.shape, path, size)
+            if picture is not None:
+                return picture
         return _Entry(path, Vector(int(np.prod(space.shape))))
     if isinstance(space, spaces.Discrete):
         return _Entry(path, Categories((int(space.n),)), int(space.start))
@@ -139,13 +168,35 @@ def _entry(space: spaces.Space[Any], path: Path) -> _Entry:
     )
 
 
-def _image(shape: tuple[int, ...], path: Path) -> _Entry:
-    if len(shape) == 2:
-        return _Entry(path, Image((shape[0], shape[1], 1)))
-    first, second, third = shape
-    if first < min(second, third):
-        return _Entry(path, Image((second, third, first)), channels_first=True)
-    return _Entry(path, Image((first, second, third)))
+def _picture(shape: tuple[int, ...], path: Path, size: int) -> _Picture | None:
+    """How an array of `shape` becomes an image; None where its sides are too short for one."""
+    first, second, third = (*shape, 1)[:3]
+    channels_first = first < min(second, third)
+    height, width, channels = (second, third, first) if channels_first else (first, second, third)
+    if min(height, width) < MIN_SIDE:
+        return None
+    # Four channels that come first are no RGBA: they are the last four frames.
+    if channels not in (1, 3) and (channels != 4 or channels_first):
+        raise ValueError(
+            f"{_called(path)} has the shape {shape}, an image of {channels} channels; there can be "
+            "1 (grey), 3 (RGB) or, as the last axis, 4 (RGBA): show single frames"
+        )
+    raw = Image((height, width, channels))
+    return _Picture(path, Image((size, size, 3)), raw=raw, channels_first=channels_first)
+
+
+def _colour(image: np.ndarray) -> np.ndarray:
+    """Grey, RGB or RGBA (H,W,C) as RGB."""
+    return image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """RGB (H,W,3) as (size,size,3): averaged over areas where that only shrinks it."""
+    if image.shape == (size, size, 3):
+        return image
+    shrinks = min(image.shape[:2]) >= size
+    method = Picture.Resampling.BOX if shrinks else Picture.Resampling.BILINEAR
+    return np.array(Picture.fromarray(image).resize((size, size), method))
 
 
 def _act_space(space: spaces.Space[Any]) -> ActSpace:
@@ -182,9 +233,5 @@ def _sizes(space: spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[int, ...]:
     return tuple(int(n) for n in space.nvec.reshape(-1))
 
 
-def _name(entry: _Entry) -> str:
-    return "/".join(map(str, entry.path)) or SOLE_NAMES[type(entry.space)]
-
-
 def _called(path: Path) -> str:
-    return f"observation {'/'.join(map(str, path))!r}" if path else "the observation"
+    return called("/".join(map(str, path)))

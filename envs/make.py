@@ -10,20 +10,16 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from envs.base import DictEnv, Env
+from envs.base import Env
 from envs.cores import available_cores
 from envs.dmc_tasks import split_task
 from envs.scores import list_games
-from envs.vector import DictVectorEnv, VectorEnv
+from envs.vector import VectorEnv
 from envs.worker import MakeGame
 
 logger = logging.getLogger(__name__)
 
-SUITES = ("atari", "crafter")
-"""Suites of games with one image and one choice at a time."""
-
-DICT_SUITES = (*SUITES, "dmc", "gym")
-"""All suites, as games of named observations."""
+SUITES = ("atari", "crafter", "dmc", "gym")
 
 
 def make_env(
@@ -36,17 +32,8 @@ def make_env(
 
     Raises ValueError, naming the setting or the package to install, on a user's mistake.
     """
-    make = _maker(settings, training, SUITES)
+    make = _maker(settings, training)
     return VectorEnv([make] * num_envs, automatic_workers(num_envs) if workers < 0 else workers)
-
-
-def make_dict_env(
-    settings: Mapping[str, Any], *, num_envs: int, workers: int = 0, training: bool = False
-) -> DictEnv:
-    """As `make_env`, for all suites and with named observations."""
-    make = _maker(settings, training, DICT_SUITES)
-    workers = automatic_workers(num_envs) if workers < 0 else workers
-    return DictVectorEnv([make] * num_envs, workers)
 
 
 def automatic_workers(num_envs: int) -> int:
@@ -58,10 +45,10 @@ def automatic_workers(num_envs: int) -> int:
     return 0 if cores <= 2 else min(cores, num_envs)
 
 
-def _maker(settings: Mapping[str, Any], training: bool, suites: tuple[str, ...]) -> MakeGame:
+def _maker(settings: Mapping[str, Any], training: bool) -> MakeGame:
     suite = settings["suite"]
-    if suite not in suites:
-        raise _unknown("env.suite", suite, suites)
+    if suite not in SUITES:
+        raise _unknown("env.suite", suite, SUITES)
     if suite == "crafter":
         return _crafter(settings)
     if suite == "atari":

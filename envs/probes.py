@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import SupportsIndex
 
 import numpy as np
 
-from envs.base import DictOutcome, Outcome
-from envs.experience import DictSpec, Discrete, EnvSpec
-from envs.spaces import Categories, Continuous, Image, Obs, Vector, as_action
+from envs.base import Outcome
+from envs.experience import EnvSpec
+from envs.spaces import Categories, Continuous, Discrete, Image, Obs, Vector, as_action
 
 
 class CountingGame:
@@ -30,8 +31,8 @@ class CountingGame:
         truncate: bool = False,
         life_every: int = 0,
     ) -> None:
-        self.spec = EnvSpec((size, size, 3), Discrete(num_actions))
-        self._shortest, self._spread = length, spread
+        self.spec = EnvSpec(Image((size, size, 3)), Discrete(num_actions))
+        self._size, self._shortest, self._spread = size, length, spread
         self._truncate, self._life_every = truncate, life_every
         self._seed = self._t = self._length = 0
 
@@ -40,7 +41,7 @@ class CountingGame:
         self._length = self._shortest + seed % self._spread
         return self._draw(0)
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         assert self._t < self._length, "the game is over"
         self._t += 1
         over = self._t == self._length
@@ -57,9 +58,9 @@ class CountingGame:
     def close(self) -> None:
         pass
 
-    def _draw(self, act: int) -> np.ndarray:
-        obs = np.empty(self.spec.obs_shape, np.uint8)
-        obs[...] = (self._seed % 256, self._t % 256, act % 256)
+    def _draw(self, act: SupportsIndex) -> np.ndarray:
+        obs = np.empty((self._size, self._size, 3), np.uint8)
+        obs[...] = (self._seed % 256, self._t % 256, int(act) % 256)
         return obs
 
 
@@ -73,7 +74,7 @@ class CountingDictGame:
     def __init__(self, length: int = 5, spread: int = 1, *, truncate: bool = False) -> None:
         self._game = CountingGame(length, spread, truncate=truncate)
         self._seed = self._t = 0
-        self.spec = DictSpec(
+        self.spec = EnvSpec(
             {"pixels": Image((8, 8, 3)), "state": Vector(4), "kind": Categories((10, 10))},
             Continuous(2),
         )
@@ -82,11 +83,11 @@ class CountingDictGame:
         self._seed, self._t = seed % 1000, 0
         return self._see(self._game.reset(seed), np.zeros(2, np.float32))
 
-    def step(self, act: np.ndarray) -> DictOutcome:
+    def step(self, act: np.ndarray) -> Outcome:
         self._t += 1
         one = self._game.step(0)
         obs = self._see(one.obs, as_action(self.spec.act, act))
-        return DictOutcome(obs, one.rew, one.end, one.trunc, one.over, one.stats)
+        return Outcome(obs, one.rew, one.end, one.trunc, one.over, one.stats)
 
     def close(self) -> None:
         pass
@@ -99,7 +100,7 @@ class CountingDictGame:
 class CrashingGame(CountingGame):
     """A counting game in which action 1 raises and action 2 kills the process."""
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         if act == 1:
             raise RuntimeError("crashed on demand")
         if act == 2:
@@ -114,18 +115,18 @@ class ChoiceGame:
     """
 
     def __init__(self, length: int = 8, *, size: int = 64, num_actions: int = 4) -> None:
-        self.spec = EnvSpec((size, size, 3), Discrete(num_actions))
-        self._length = length
+        self.spec = EnvSpec(Image((size, size, 3)), Discrete(num_actions))
+        self._length, self._size, self._num_actions = length, size, num_actions
         self._paying: list[int] = []
         self._t = 0
 
     def reset(self, seed: int) -> np.ndarray:
         random = np.random.default_rng(seed)
-        self._paying = random.integers(self.spec.act.n, size=self._length + 1).tolist()
+        self._paying = random.integers(self._num_actions, size=self._length + 1).tolist()
         self._t = 0
         return self._draw()
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         assert self._t < self._length, "the game is over"
         rew = float(act == self._paying[self._t])
         self._t += 1
@@ -136,7 +137,7 @@ class ChoiceGame:
         pass
 
     def _draw(self) -> np.ndarray:
-        obs = np.zeros(self.spec.obs_shape, np.uint8)
-        width, paying = obs.shape[1] / self.spec.act.n, self._paying[self._t]
+        obs = np.zeros((self._size, self._size, 3), np.uint8)
+        width, paying = self._size / self._num_actions, self._paying[self._t]
         obs[:, round(paying * width) : round((paying + 1) * width)] = 255
         return obs

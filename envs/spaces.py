@@ -1,4 +1,4 @@
-"""What an environment shows and accepts: named spaces, and the checks of what passes through them.
+"""What an environment shows and accepts: its spaces, and the checks of what passes through them.
 
 Inside the product an observation is an array, or a dict of arrays where an environment shows
 several things; an action is one array: int64 where it chooses, float32 in [-1,1] where it steers.
@@ -8,11 +8,12 @@ Games translate to and from whatever their simulator wants.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from envs.trees import named
 
 Obs = Any
 """An observation: an array of its space, or a dict of arrays, one for each of several spaces.
@@ -119,6 +120,11 @@ class Bounds:
         return np.clip(act, -1, 1).astype(np.float32)
 
 
+def called(name: str) -> str:
+    """An observation in messages; the name of one that comes alone is empty."""
+    return f"observation {name!r}" if name else "the observation"
+
+
 def observe(name: str, space: ObsSpace, value: object) -> np.ndarray:
     """`value` as an array of `space`, flattened where the space is flat. Never a view of it.
 
@@ -129,34 +135,31 @@ def observe(name: str, space: ObsSpace, value: object) -> np.ndarray:
     if array.size != math.prod(space.shape) or (
         isinstance(space, Image) and array.shape != space.shape
     ):
-        raise ValueError(
-            f"observation {name!r} has the shape {array.shape}, not {tuple(space.shape)}"
-        )
+        raise ValueError(f"{called(name)} has the shape {array.shape}, not {tuple(space.shape)}")
     allowed = {"u": "u", "i": "biu", "f": "biuf"}[space.dtype.kind]
     if array.dtype.kind not in allowed or (isinstance(space, Image) and array.dtype != np.uint8):
-        raise ValueError(f"observation {name!r} has numbers of {array.dtype}, not {space.dtype}")
+        raise ValueError(f"{called(name)} has numbers of {array.dtype}, not {space.dtype}")
     if isinstance(space, Categories):
-        _check_choices(f"observation {name!r}", array.reshape(-1), space.sizes)
+        _check_choices(called(name), array.reshape(-1), space.sizes)
     with np.errstate(over="ignore"):  # told below, by name
         array = array.astype(space.dtype).reshape(space.shape)
     if isinstance(space, Vector) and not np.isfinite(array).all():
         i = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"observation {name!r} is not finite: its number {i} is {array[i]}")
+        raise ValueError(f"{called(name)} is not finite: its number {i} is {array[i]}")
     return array
 
 
-def check_observation(spaces: Mapping[str, ObsSpace], obs: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError, naming the observation, where `obs` is not exactly of `spaces`."""
-    if list(obs) != list(spaces):
-        raise ValueError(f"the observations are {list(obs)}, not {list(spaces)}")
-    for name, space in spaces.items():
-        array = obs[name]
-        if not isinstance(array, np.ndarray) or array.dtype != space.dtype:
-            kind = getattr(array, "dtype", type(array).__name__)
-            raise ValueError(f"observation {name!r} is of {kind}, not {space.dtype}")
-        if array.shape != space.shape:
-            raise ValueError(f"observation {name!r} has the shape {array.shape}, not {space.shape}")
-        observe(name, space, array)
+def check_observation(space: Space, obs: Obs) -> None:
+    """Raises ValueError, naming the observation, where `obs` is not exactly of `space`."""
+    if isinstance(space, dict) != isinstance(obs, dict):
+        kinds = ("one array", "a dict of arrays")
+        shown, due = (kinds[isinstance(tree, dict)] for tree in (obs, space))
+        raise ValueError(f"the observation is {shown}, not {due}")
+    spaces, arrays = named(space), named(obs)
+    if list(arrays) != list(spaces):
+        raise ValueError(f"the observations are {list(arrays)}, not {list(spaces)}")
+    for name, one in spaces.items():
+        _check_exactly(name, one, arrays[name])
 
 
 def as_action(space: ActSpace, act: object) -> np.ndarray:
@@ -209,6 +212,15 @@ def describe(space: ObsSpace | ActSpace) -> str:
     many = len(set(space.sizes)) == 1
     sizes = str(space.sizes[0]) if many else ", ".join(map(str, space.sizes))
     return f"{len(space.sizes)} {'choice' if len(space.sizes) == 1 else 'choices'} of {sizes}"
+
+
+def _check_exactly(name: str, space: ObsSpace, array: object) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != space.dtype:
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise ValueError(f"{called(name)} is of {kind}, not {space.dtype}")
+    if array.shape != space.shape:
+        raise ValueError(f"{called(name)} has the shape {array.shape}, not {space.shape}")
+    observe(name, space, array)
 
 
 def _check_choices(what: str, array: np.ndarray, sizes: tuple[int, ...]) -> None:

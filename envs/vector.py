@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import operator
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from envs.base import GameState
-from envs.experience import DictSpec, DictStep, EnvSpec, Finished, Step
-from envs.named import PIXELS, image_spec
+from envs.experience import EnvSpec, Finished, Step
+from envs.frames import write
 from envs.spaces import Obs
+from envs.trees import each
 from envs.worker import (
     GroupCrash,
     LocalGroup,
@@ -63,10 +65,8 @@ class _Worker:
     crashes_in_a_row: int = 0
 
 
-class DictVectorEnv:
-    """The `DictEnv` protocol over games, `make` giving one picklable maker for each of them.
-
-    A game of one image has its frames under the name `pixels`.
+class VectorEnv:
+    """The `Env` protocol over games, `make` giving one picklable maker for each of them.
 
     The games are dealt out to `workers` processes in runs of neighbours; with 0 workers they
     are played here. Results do not depend on `workers`. Where a game raises, or its process
@@ -102,7 +102,7 @@ class DictVectorEnv:
         except GroupCrash as crash:
             self.close()
             raise EnvCrash(f"the games could not be built:\n{crash}") from crash
-        self.spec: DictSpec = the_same(specs)
+        self.spec: EnvSpec = the_same(specs)
 
     def reset(self, seed: int) -> Obs:
         return self._start(seed, [Start(i, 0) for i in range(self.num_envs)])
@@ -119,7 +119,7 @@ class DictVectorEnv:
             for r in self._running
         ]
 
-    def step(self, act: np.ndarray) -> DictStep:
+    def step(self, act: np.ndarray) -> Step:
         assert not self._interrupted, "the last step was interrupted: reset or restore first"
         act = np.array(act, self.spec.act.dtype)  # a copy, since actions are kept
         assert act.shape == (self.num_envs, *self.spec.act.shape), "one action for each environment"
@@ -196,9 +196,9 @@ class DictVectorEnv:
             raise EnvCrash(f"{which} crashed {MAX_CRASHES} times in a row:\n{crash}") from crash
         logger.warning("%s crashed; a new one begins other games:\n%s", which, crash)
 
-    def _assemble(self, acts: list[Any], rows: list[Row | None]) -> DictStep:
+    def _assemble(self, acts: list[Any], rows: list[Row | None]) -> Step:
         obs = self._frames()
-        last_obs = {name: array.copy() for name, array in obs.items()}
+        last_obs = each(np.copy, obs)
         rew = np.zeros(self.num_envs, np.float32)
         end, trunc, lost = np.zeros((3, self.num_envs), bool)
         finished = []
@@ -213,46 +213,15 @@ class DictVectorEnv:
                 running.actions.append(acts[i])
                 running.ret += row.rew
                 if row.over:
-                    for name, array in worker.group.frames.last.items():
-                        last_obs[name][i] = array[row_of_worker]
+                    last = each(operator.itemgetter(row_of_worker), worker.group.frames.last)
+                    write(last_obs, i, last)
                     finished.append(Finished(i, running.ret, len(running.actions), row.stats))
                     self._running[i] = _Running(running.episode + 1)
-        return DictStep(obs, rew, end, trunc, last_obs, lost, finished)
+        return Step(obs, rew, end, trunc, last_obs, lost, finished)
 
     def _frames(self) -> Obs:
         parts = [worker.group.frames.obs for worker in self._workers]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-class VectorEnv:
-    """The `Env` protocol over `Game`s of one image: `DictVectorEnv` without the name."""
-
-    def __init__(self, make: Sequence[MakeGame], workers: int = 0) -> None:
-        self._named = DictVectorEnv(make, workers)
-        self.num_envs = self._named.num_envs
-        self._workers, self.crashes = self._named._workers, self._named.crashes
-        try:
-            self.spec: EnvSpec = image_spec(self._named.spec)
-        except AssertionError:
-            self.close()
-            raise
-
-    def reset(self, seed: int) -> np.ndarray:
-        return self._named.reset(seed)[PIXELS]
-
-    def restore(self, seed: int, states: list[GameState]) -> np.ndarray:
-        return self._named.restore(seed, states)[PIXELS]
-
-    def state(self) -> list[GameState]:
-        return self._named.state()
-
-    def step(self, act: np.ndarray) -> Step:
-        s = self._named.step(act)
-        obs, last_obs = s.obs[PIXELS], s.last_obs[PIXELS]
-        return Step(obs, s.rew, s.end, s.trunc, last_obs, s.lost, s.finished)
-
-    def close(self) -> None:
-        self._named.close()
+        return each(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _listed(acts: np.ndarray) -> list[Any]:
@@ -260,7 +229,7 @@ def _listed(acts: np.ndarray) -> list[Any]:
     return acts.tolist() if acts.ndim == 1 else list(acts)
 
 
-def _close(env: weakref.ref[DictVectorEnv]) -> None:
+def _close(env: weakref.ref[VectorEnv]) -> None:
     alive = env()
     if alive is not None:
         alive.close()

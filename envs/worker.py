@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import DictGame, Game, episode_seed
-from envs.experience import DictSpec
-from envs.named import Frames, named, write
+from envs.base import Game, episode_seed
+from envs.experience import EnvSpec
+from envs.frames import Frames, write
 
-MakeGame = Callable[[], Game | DictGame]
+MakeGame = Callable[[], Game]
 
 
 class GroupCrash(Exception):
@@ -58,7 +58,7 @@ class Row:
     stats: dict[str, float]
 
 
-def the_same(specs: list[DictSpec]) -> DictSpec:
+def the_same(specs: list[EnvSpec]) -> EnvSpec:
     """What all games of one environment are like."""
     assert all(spec == specs[0] for spec in specs), f"the games of one Env differ: {specs}"
     return specs[0]
@@ -69,15 +69,14 @@ class Group:
 
     def __init__(self, make: list[MakeGame]) -> None:
         self._games = [game() for game in make]
-        self._named = [named(game) for game in self._games]
         self._seed = 0
         self._envs: list[int] = []
         self._episodes: list[int] = []
         self.frames = Frames({}, {})
 
     @property
-    def spec(self) -> DictSpec:
-        return the_same([game.spec for game in self._named])
+    def spec(self) -> EnvSpec:
+        return the_same([game.spec for game in self._games])
 
     def start(self, seed: int, starts: list[Start]) -> list[Started]:
         """Begin games, and play them up to date.
@@ -99,14 +98,14 @@ class Group:
 
     def _begin(self, i: int) -> None:
         seed = episode_seed(self._seed, self._envs[i], self._episodes[i])
-        write(self.frames.obs, i, self._named[i].reset(seed))
+        write(self.frames.obs, i, self._games[i].reset(seed))
 
     def _play_again(self, i: int, actions: Sequence[Any] | None) -> Started:
         self._begin(i)
         ret = 0.0
         acts = [] if actions is None else list(actions)
         for act in acts:
-            outcome = self._named[i].step(np.asarray(act))
+            outcome = self._games[i].step(np.asarray(act))
             ret += outcome.rew
             write(self.frames.obs, i, outcome.obs)
             if outcome.over:
@@ -116,7 +115,7 @@ class Group:
         return Started(self._episodes[i], acts, ret)
 
     def _step_one(self, i: int, act: Any) -> Row:
-        outcome = self._named[i].step(np.asarray(act))
+        outcome = self._games[i].step(np.asarray(act))
         if outcome.over:
             write(self.frames.last, i, outcome.obs)
             self._episodes[i] += 1
@@ -138,7 +137,7 @@ class LocalGroup:
     def frames(self) -> Frames:
         return self._group.frames
 
-    def prepare(self) -> DictSpec:
+    def prepare(self) -> EnvSpec:
         """Build the games and say what they are like; called once, before anything else."""
         try:
             self._group = Group(self._make)
@@ -179,9 +178,9 @@ class ProcessGroup:
             self._process.start()
         theirs.close()
 
-    def prepare(self) -> DictSpec:
+    def prepare(self) -> EnvSpec:
         """Wait until the games are built, and give them shared memory for their frames."""
-        spec: DictSpec = self._receive(-1)
+        spec: EnvSpec = self._receive(-1)
         size = Frames.num_bytes(spec.obs, self._num_games)
         self._memory = shared_memory.SharedMemory(create=True, size=size)
         self.frames = Frames.on(spec.obs, self._num_games, self._memory.buf)

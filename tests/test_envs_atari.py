@@ -13,6 +13,7 @@ import pytest
 
 from envs.atari import AtariGame, resize_area, resize_bilinear
 from envs.scores import list_games
+from envs.spaces import random_action
 
 
 @cache
@@ -86,7 +87,7 @@ def play(game: AtariGame, seed: int, steps: int) -> str:
     digest = hashlib.sha256(game.reset(seed).tobytes())
     random = np.random.default_rng(seed)
     for _ in range(steps):
-        outcome = game.step(int(random.integers(game.spec.act.n)))
+        outcome = game.step(random_action(game.spec.act, random))
         digest.update(outcome.obs.tobytes())
         digest.update(repr((outcome.rew, outcome.end, outcome.trunc, outcome.over)).encode())
         if outcome.over:
@@ -105,9 +106,10 @@ def test_every_game_repeats_from_its_seed(name: str) -> None:
 
 
 def test_action_sets_are_minimal() -> None:
-    sizes = {name: AtariGame(name).spec.act.n for name in ("freeway", "breakout", "alien")}
-    assert sizes == {"freeway": 3, "breakout": 4, "alien": 18}
-    assert AtariGame("breakout").spec.act.names == ("noop", "fire", "right", "left")
+    names = ("freeway", "breakout", "alien")
+    acts: dict[str, Any] = {name: AtariGame(name).spec.act for name in names}
+    assert {name: act.n for name, act in acts.items()} == {"freeway": 3, "breakout": 4, "alien": 18}
+    assert acts["breakout"].names == ("noop", "fire", "right", "left")
     assert AtariGame("breakout", frame_skip=2).spec.frames_per_step == 2
 
 

@@ -15,7 +15,9 @@ import pytest
 
 from envs.crafter import CrafterGame
 from envs.crafter_world import OrderedChunk
+from envs.experience import EnvSpec
 from envs.scores import ACHIEVEMENTS
+from envs.spaces import Discrete, Image
 
 
 def original(seed: int, length: int = 10_000) -> Any:
@@ -99,8 +101,8 @@ def test_the_time_limit_truncates() -> None:
 
 def test_spec() -> None:
     spec = CrafterGame().spec
-    assert spec.obs_shape == (64, 64, 3) and spec.act.n == 17 and spec.frames_per_step == 1
-    assert spec.act.names[:2] == ("noop", "move_left")
+    assert spec == EnvSpec(Image((64, 64, 3)), Discrete(17, tuple(crafter.constants.actions)), 1)
+    assert crafter.constants.actions[:2] == ["noop", "move_left"]
     assert tuple(crafter.constants.achievements) == ACHIEVEMENTS
 
 

@@ -15,6 +15,7 @@ import pytest
 from envs import gl
 from envs.dmc_tasks import STATE_TASKS, TASKS, VISION_TASKS, random_returns, split_task
 from envs.spaces import Continuous, Image, Obs, Vector, random_action
+from envs.trees import leaves
 
 HAS_DMC = importlib.util.find_spec("dm_control") is not None
 needs_dmc = pytest.mark.skipif(not HAS_DMC, reason='pip install "tokendream[dmc]"')
@@ -40,7 +41,8 @@ def play(game: Any, seed: int, steps: int) -> list[Obs]:
 
 
 def same(a: list[Obs], b: list[Obs]) -> bool:
-    return all(np.array_equal(x[name], y[name]) for x, y in zip(a, b, strict=True) for name in x)
+    pairs = zip(a, b, strict=True)
+    return all(all(map(np.array_equal, leaves(x), leaves(y))) for x, y in pairs)
 
 
 @needs_dmc
@@ -50,7 +52,7 @@ def test_it_is_the_suites_own_task() -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
         flat = np.concatenate([np.ravel(v) for v in moment.observation.values()])
-        assert np.array_equal(obs["state"], flat.astype(np.float32))
+        assert np.array_equal(obs, flat.astype(np.float32))
         act = random_action(ours.spec.act, random)
         moment, outcome = theirs.step(act), ours.step(act)
         assert outcome.rew == moment.reward and not outcome.over
@@ -93,9 +95,9 @@ def test_the_seed_fixes_a_game_whatever_was_played_before(task: str) -> None:
 
 @needs_dmc
 def test_two_processes_play_the_same_game() -> None:
-    code = "from tests.test_envs_dmc import *; print(play(make(), 3, 20)[-1]['state'].tobytes())"
+    code = "from tests.test_envs_dmc import *; print(play(make(), 3, 20)[-1].tobytes())"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert printed.strip() == str(play(make(), 3, 20)[-1]["state"].tobytes())
+    assert printed.strip() == str(play(make(), 3, 20)[-1].tobytes())
 
 
 @needs_dmc
@@ -116,8 +118,8 @@ def test_actions_are_rescaled_to_the_true_bounds() -> None:
 def test_the_state_is_one_vector() -> None:
     sizes = {task: make(task).spec.obs for task in ("walker-walk", "finger-turn_easy")}
     assert sizes == {
-        "walker-walk": {"state": Vector(24)},
-        "finger-turn_easy": {"state": Vector(12)},
+        "walker-walk": Vector(24),
+        "finger-turn_easy": Vector(12),
     }
 
 
@@ -160,14 +162,14 @@ def pixels() -> None:
     assert seen[0]["pixels"].std() > 10, "an empty picture"
     assert not np.array_equal(seen[0]["pixels"], seen[-1]["pixels"])
     assert same(play(game, 1, 3), seen)
-    assert np.array_equal(play(make(), 1, 3)[-1]["state"], seen[-1]["state"])
-    full = play(make(observe="pixels"), 1, 0)[0]["pixels"].astype(int)
+    assert np.array_equal(play(make(), 1, 3)[-1], seen[-1]["state"])
+    full = play(make(observe="pixels"), 1, 0)[0].astype(int)
     theirs = original("walker-walk", 1)
     theirs.reset()
     assert np.array_equal(full, theirs.physics.render(64, 64, camera_id=0))
     assert 0.5 < np.abs(full - seen[0]["pixels"]).mean() < 20
     assert make("quadruped-run", observe="pixels", size=32)._camera == 2
-    assert make("quadruped-escape").reset(0)["state"].shape == (101,)
+    assert make("quadruped-escape").reset(0).shape == (101,)
     assert "MUJOCO_GL" not in os.environ
     print("pictures hold")
 

@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.base import DictGame
+from envs.base import Game
 from envs.check import check_game
 from envs.gym_game import GymGame
 from envs.gym_spaces import GymActions, GymObservations
-from envs.spaces import Categories, Continuous, Discrete, Image, MultiDiscrete, Vector
+from envs.spaces import (
+    Categories,
+    Continuous,
+    Discrete,
+    Image,
+    MultiDiscrete,
+    Vector,
+    check_observation,
+)
 
 HERE = __name__
 
@@ -59,14 +67,14 @@ gymnasium.register("TokendreamCounting-v0", f"{HERE}:Counting")
 
 def test_cart_pole() -> None:
     game = GymGame("CartPole-v1")
-    assert isinstance(game, DictGame)
-    assert game.spec.obs == {"state": Vector(4)} and game.spec.act == Discrete(2)
+    assert isinstance(game, Game)
+    assert game.spec.obs == Vector(4) and game.spec.act == Discrete(2)
     theirs = gymnasium.make("CartPole-v1")
     for seed in (3, 4):
         obs, ours = theirs.reset(seed=seed)[0], game.reset(seed)
         over = False
         for t in range(500):
-            assert ours["state"].dtype == np.float32 and np.array_equal(ours["state"], obs)
+            assert ours.dtype == np.float32 and np.array_equal(ours, obs)
             if over:
                 break
             act = t // 2 % 2
@@ -91,11 +99,11 @@ def test_every_step_follows_the_one_before(name: str) -> None:
     game = GymGame(f"{HERE}:{name}")
     env: Any = game._env.unwrapped
     for episode in range(3):
-        assert game.reset(7 + episode)["state"].tolist() == [episode, 0]
+        assert game.reset(7 + episode).tolist() == [episode, 0]
         assert env.first_seed == 7 + episode
         for t in range(5):
             outcome = game.step(np.array(t % 2))
-            assert outcome.obs["state"].tolist() == [episode, t + 1] and outcome.rew == t + 1
+            assert outcome.obs.tolist() == [episode, t + 1] and outcome.rew == t + 1
             assert outcome.end == outcome.over == (t == 4) and not outcome.trunc
             assert env.acts[-1] == 5 + t % 2 and type(env.acts[-1]) is int
     game.close()
@@ -150,8 +158,9 @@ def float32(*numbers: float) -> np.ndarray:
 def test_observations_of_every_kind() -> None:
     space = spaces.Dict(
         {
-            "camera": spaces.Dict({"left": box((6, 8, 3)), "front": box((3, 6, 8))}),
-            "depth": box((6, 8)),
+            "camera": spaces.Dict({"left": box((64, 64, 3)), "front": box((3, 64, 64))}),
+            "depth": box((64, 64)),
+            "grid": box((7, 7, 3)),
             "flags": spaces.MultiBinary([2, 2]),
             "joints": box((2, 3), np.float32),
             "pair": spaces.Tuple((spaces.Discrete(4, start=-1), spaces.MultiDiscrete([3, 2]))),
@@ -160,11 +169,13 @@ def test_observations_of_every_kind() -> None:
         }
     )
     observations = GymObservations(space)
-    assert observations.spaces == {
-        "camera/front": Image((6, 8, 3)),
-        "camera/left": Image((6, 8, 3)),
-        "depth": Image((6, 8, 1)),
+    ours: Any = observations.spaces
+    assert ours == {
+        "camera/front": Image((64, 64, 3)),
+        "camera/left": Image((64, 64, 3)),
+        "depth": Image((64, 64, 3)),
         "flags": Categories((2, 2, 2, 2)),
+        "grid": Vector(147),
         "joints": Vector(6),
         "pair/0": Categories((4,)),
         "pair/1": Categories((3, 2)),
@@ -174,37 +185,79 @@ def test_observations_of_every_kind() -> None:
     space.seed(0)
     raw: Any = space.sample()
     seen = observations(raw)
-    assert list(seen) == list(observations.spaces)
-    for name, entry in observations.spaces.items():
+    assert list(seen) == list(ours)
+    for name, entry in ours.items():
         assert seen[name].shape == entry.shape and seen[name].dtype == entry.dtype
     assert np.array_equal(seen["camera/front"], raw["camera"]["front"].transpose(1, 2, 0))
     assert np.array_equal(seen["camera/left"], raw["camera"]["left"])
+    assert np.array_equal(seen["depth"][..., 2], raw["depth"])
+    assert np.array_equal(seen["grid"], raw["grid"].reshape(-1))
     assert seen["pair/0"][0] == raw["pair"][0] + 1
     assert seen["joints"].tolist() == raw["joints"].reshape(-1).tolist()
 
 
 @pytest.mark.parametrize(
-    ("space", "name"),
-    [(box((4, 4, 3)), "pixels"), (box((3,)), "state"), (spaces.Discrete(3), "categories")],
+    ("space", "ours"),
+    [
+        (box((64, 64, 3)), Image((64, 64, 3))),
+        (box((3,)), Vector(3)),
+        (spaces.Discrete(3), Categories((3,))),
+    ],
 )
-def test_an_observation_alone_is_named_after_what_it_is(space: Any, name: str) -> None:
-    assert list(GymObservations(space).spaces) == [name]
+def test_a_space_alone_has_no_name_and_a_dict_keeps_its_one(space: Any, ours: Any) -> None:
+    alone, entry = GymObservations(space), GymObservations(spaces.Dict({"it": space}))
+    assert alone.spaces == ours and entry.spaces == {"it": ours}
+    assert GymObservations(spaces.Tuple((space,))).spaces == {"0": ours}
+    raw = space.sample()
+    check_observation(alone.spaces, alone(raw))
+    assert np.array_equal(alone(raw), entry({"it": raw})["it"])
 
 
 @pytest.mark.parametrize(
-    ("shape", "ours"),
-    [
-        ((64, 64, 3), (64, 64, 3)),
-        ((3, 64, 64), (64, 64, 3)),
-        ((12, 84, 84), (84, 84, 12)),
-        ((8, 8, 119), (8, 8, 119)),
-        ((1, 28, 28), (28, 28, 1)),
-        ((48, 64, 4), (48, 64, 4)),
-        ((5, 5, 5), (5, 5, 5)),
-    ],
+    "shape",
+    [(96, 96, 3), (3, 210, 160), (8, 8), (1, 28, 28), (48, 64, 4), (210, 160, 1), (200, 30, 3)],
 )
-def test_channels_come_last(shape: Any, ours: Any) -> None:
-    assert GymObservations(box(shape)).spaces == {"pixels": Image(ours)}
+def test_images_become_squares_of_three_colours(shape: tuple[int, ...]) -> None:
+    observations = GymObservations(box(shape))
+    assert observations.spaces == Image((64, 64, 3))
+    for grey in (0, 77, 255):
+        seen = observations(np.full(shape, grey, np.uint8))
+        assert seen.shape == (64, 64, 3) and seen.dtype == np.uint8 and (seen == grey).all()
+
+
+def test_channels_stay_in_their_order() -> None:
+    colours = np.array([10, 20, 30, 40], np.uint8)
+    for raw in (np.tile(colours[:3], (96, 80, 1)), np.tile(colours, (96, 80, 1))):
+        assert (GymObservations(box(raw.shape))(raw) == colours[:3]).all()
+    first = np.tile(colours[:3, None, None], (1, 96, 80))
+    assert (GymObservations(box(first.shape))(first) == colours[:3]).all()
+
+
+def test_shrinking_averages_and_a_picture_of_our_size_stays_as_it_is() -> None:
+    random = np.random.default_rng(0)
+    raw = random.integers(256, size=(128, 192, 3), dtype=np.uint8)
+    mean = raw.reshape(64, 2, 64, 3, 3).mean(axis=(1, 3))
+    assert np.abs(GymObservations(box(raw.shape))(raw) - mean).max() <= 1
+    right = random.integers(256, size=(64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(GymObservations(box(right.shape))(right), right)
+    assert GymObservations(box(raw.shape), size=32)(raw).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3), (3, 7, 7), (64, 7), (7, 64, 3), (5, 5, 5), (4, 4)])
+def test_small_grids_are_vectors(shape: tuple[int, ...]) -> None:
+    raw = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    observations = GymObservations(box(shape))
+    assert observations.spaces == Vector(raw.size)
+    assert observations(raw).tolist() == raw.reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 119), (12, 84, 84), (4, 84, 84), (64, 64, 2)])
+def test_images_of_other_channels_are_refused(shape: tuple[int, ...]) -> None:
+    channels = min(shape) if shape[0] < 64 and shape[0] != 8 else shape[2]
+    with pytest.raises(ValueError, match=f"observation 'eye' has .* of {channels} channels"):
+        GymObservations(spaces.Dict({"eye": box(shape)}))
+    with pytest.raises(ValueError, match="^the observation has the shape"):
+        GymObservations(box(shape))
 
 
 @pytest.mark.parametrize(
@@ -230,11 +283,11 @@ def test_names_that_collide_are_refused() -> None:
 
 
 def test_values_that_are_not_of_the_space_are_named() -> None:
-    observations = GymObservations(spaces.Dict({"eye": box((4, 4, 3)), "arm": box((2,), float)}))
-    good = {"eye": np.zeros((4, 4, 3), np.uint8), "arm": np.zeros(2)}
+    observations = GymObservations(spaces.Dict({"eye": box((8, 8, 3)), "arm": box((2,), float)}))
+    good = {"eye": np.zeros((8, 8, 3), np.uint8), "arm": np.zeros(2)}
     observations(good)
     with pytest.raises(ValueError, match="'eye' has numbers of float64"):
-        observations({**good, "eye": np.zeros((4, 4, 3))})
+        observations({**good, "eye": np.zeros((8, 8, 3))})
     with pytest.raises(ValueError, match="'arm' is not finite"):
         observations({**good, "arm": [0, np.nan]})
 
@@ -279,10 +332,10 @@ def test_whole_numbers_in_a_box_of_actions_are_refused() -> None:
 
 def test_check_says_what_an_agent_will_see() -> None:
     lines = "\n".join(check_game(functools.partial(GymGame, "CartPole-v1"), steps=50))
-    assert "state  vector of 4, 4 numbers, seen -" in lines
+    assert "  vector of 4, 4 numbers, seen -" in lines
     assert "one of 2" in lines and "seeds repeat a game exactly" in lines
 
 
 def test_check_notices_what_is_kept_between_episodes() -> None:
     lines = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
-    assert lines[-1].startswith("seeds do NOT repeat a game: observation 'state' differs after 0")
+    assert lines[-1].startswith("seeds do NOT repeat a game: the observation differs after 0")

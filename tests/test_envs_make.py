@@ -13,7 +13,7 @@ import pytest
 
 from envs import make as make_module
 from envs.experience import Finished
-from envs.make import make_dict_env, make_env
+from envs.make import make_env
 from envs.scores import (
     ACHIEVEMENTS,
     atari_references,
@@ -22,6 +22,7 @@ from envs.scores import (
     list_games,
     success_rates,
 )
+from envs.spaces import Vector
 
 
 def test_crafter_from_settings() -> None:
@@ -56,36 +57,29 @@ def test_mistakes_name_the_setting_and_the_nearest_choice() -> None:
         make_env({"suite": "craftr"}, num_envs=1)
 
 
-def test_games_of_named_observations_from_settings() -> None:
-    env = make_dict_env({"suite": "gym", "id": "CartPole-v1", "num_envs": 9}, num_envs=2)
+def test_gymnasium_from_settings() -> None:
+    env = make_env({"suite": "gym", "id": "CartPole-v1", "num_envs": 9}, num_envs=2)
     try:
-        assert env.reset(0)["state"].shape == (2, 4)
-    finally:
-        env.close()
-    env = make_dict_env({"suite": "crafter"}, num_envs=1)
-    try:
-        assert env.reset(0)["pixels"].shape == (1, 64, 64, 3)
+        assert env.spec.obs == Vector(4) and env.reset(0).shape == (2, 4)
     finally:
         env.close()
 
 
-def test_mistakes_in_settings_of_named_observations() -> None:
-    with pytest.raises(ValueError, match="env.suite=dmc is unknown"):
-        make_env({"suite": "dmc"}, num_envs=1)
+def test_mistakes_in_tasks_and_ids() -> None:
     with pytest.raises(ValueError, match="env.suite=dcm is unknown; nearest: dmc"):
-        make_dict_env({"suite": "dcm"}, num_envs=1)
+        make_env({"suite": "dcm"}, num_envs=1)
     with pytest.raises(ValueError, match="env.task=wlaker-walk is unknown; nearest: walker-walk"):
-        make_dict_env({"suite": "dmc", "task": "wlaker-walk"}, num_envs=1)
+        make_env({"suite": "dmc", "task": "wlaker-walk"}, num_envs=1)
     with pytest.raises(ValueError, match="env.id=CartPol-v1 is unknown; nearest: CartPole-v1"):
-        make_dict_env({"suite": "gym", "id": "CartPol-v1"}, num_envs=1, workers=1)
+        make_env({"suite": "gym", "id": "CartPol-v1"}, num_envs=1, workers=1)
 
 
 def test_dm_control_from_settings() -> None:
     pytest.importorskip("dm_control")
     settings = {"suite": "dmc", "task": "walker-walk", "observe": "state", "action_repeat": 3}
-    env = make_dict_env(settings, num_envs=1)
+    env = make_env(settings, num_envs=1)
     try:
-        assert env.reset(0)["state"].shape == (1, 24) and env.spec.frames_per_step == 3
+        assert env.reset(0).shape == (1, 24) and env.spec.frames_per_step == 3
     finally:
         env.close()
 

@@ -15,7 +15,7 @@ from envs.spaces import (
     Discrete,
     Image,
     MultiDiscrete,
-    ObsSpace,
+    Space,
     Vector,
     as_action,
     check_observation,
@@ -60,7 +60,7 @@ def test_observations_are_flattened_cast_and_copied() -> None:
 
 
 def test_an_observation_is_checked_as_a_whole() -> None:
-    spaces: dict[str, ObsSpace] = {"eye": IMAGE, "arm": VECTOR}
+    spaces: Space = {"eye": IMAGE, "arm": VECTOR}
     good: dict[str, Any] = {"eye": np.zeros((4, 5, 3), np.uint8), "arm": np.zeros(6, np.float32)}
     check_observation(spaces, good)
     with pytest.raises(ValueError, match=r"are \['arm', 'eye'\], not \['eye', 'arm'\]"):
@@ -71,6 +71,18 @@ def test_an_observation_is_checked_as_a_whole() -> None:
         check_observation(spaces, good | {"arm": np.zeros((6, 1), np.float32)})
     with pytest.raises(ValueError, match="'arm' is of list"):
         check_observation(spaces, good | {"arm": [0.0] * 6})
+    with pytest.raises(ValueError, match="the observation is one array, not a dict of arrays"):
+        check_observation(spaces, good["arm"])
+
+
+def test_an_observation_alone_is_checked_without_a_name() -> None:
+    check_observation(VECTOR, np.zeros(6, np.float32))
+    with pytest.raises(ValueError, match="^the observation is of float64, not float32"):
+        check_observation(VECTOR, np.zeros(6))
+    with pytest.raises(ValueError, match="^the observation is not finite: its number 1 is nan"):
+        check_observation(VECTOR, np.array([0, np.nan, 0, 0, 0, 0], np.float32))
+    with pytest.raises(ValueError, match="the observation is a dict of arrays, not one array"):
+        check_observation(VECTOR, {"arm": np.zeros(6, np.float32)})
 
 
 @pytest.mark.parametrize(

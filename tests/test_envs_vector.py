@@ -20,6 +20,7 @@ import pytest
 from envs.base import Env, Game, GameState, Outcome, episode_seed
 from envs.crafter import CrafterGame
 from envs.probes import ChoiceGame, CountingGame, CrashingGame
+from envs.spaces import random_actions
 from envs.vector import MAX_CRASHES, EnvCrash, VectorEnv
 from envs.worker import MakeGame, ProcessGroup
 
@@ -42,7 +43,7 @@ def record(env: VectorEnv, seed: int, steps: int) -> list[Any]:
     random = np.random.default_rng(7)
     seen: list[Any] = [env.reset(seed)]
     for _ in range(steps):
-        step = env.step(random.integers(env.spec.act.n, size=env.num_envs))
+        step = env.step(random_actions(env.spec.act, random, env.num_envs))
         seen += [step.obs, step.last_obs, step.rew, step.end, step.trunc, step.lost]
         seen.append(np.array([[f.env, f.ret, f.length, *f.stats.values()] for f in step.finished]))
     return seen
@@ -199,7 +200,7 @@ def test_games_that_cannot_be_built_raise_at_once(workers: int) -> None:
 class TellTale(CountingGame):
     """Its reward is 1 where torch was imported; it sends itself Ctrl-C and SIGTERM."""
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: Any) -> Outcome:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         outcome = super().step(act)
