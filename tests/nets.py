@@ -19,6 +19,7 @@ from envs.spaces import Discrete, Image
 from runners.settings.load import load
 from runners.settings.policies import ACTOR_CRITICS
 from runners.settings.tokenizers import TOKENIZERS
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.blocks import BlockMemory
@@ -81,6 +82,11 @@ _NEEDED = {
     **{f"agent.actor_critic.kind={kind}": _SHOWN[c.reads] for kind, c in ACTOR_CRITICS.items()},
 }
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
+
+
+def codecs(num_actions: int) -> ActionCodecs:
+    """What tells nets of one of so many actions."""
+    return ActionCodecs(Discrete(num_actions), form="floats", bins=2)
 
 
 def settings(*words: str) -> dict[str, Any]:

@@ -125,13 +125,19 @@ class Diffusion(nn.Module):
         scored = noised.scored.float()
         hits = (logits.argmax(-1) == frames) * scored
         ask = feats[:, 1:, -1]
-        token = denoising_loss(logits, frames, noised, self.label_smoothing)
-        sharp = denoising_loss(logits.detach(), frames, noised) if self.label_smoothing else token
+        token = denoising_loss(logits, frames, noised.scored, self.label_smoothing)
+        sharp = denoising_loss(logits.detach(), frames, noised.scored) if self.label_smoothing else token
         return weigh(
             batch,
             token=token,
             nll=bound_of(sharp, noised, goal),
             hits=hits.sum(-1) / scored.sum(-1).clamp_min(1),
+            entries={
+                name: denoising_loss(
+                    logits[..., span, :].detach(), frames[..., span], noised.scored[..., span]
+                )
+                for name, span in self.layout.spans.items()
+            },
             rew_logits=self.reward_head(ask),
             end_logits=self.end_head(ask),
             reward=self.reward,
