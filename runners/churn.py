@@ -57,4 +57,3 @@ class Probe:
         batch, tokens = state["batch"], state["tokens"]
         self.batch = None if batch is None else Batch(**batch).to(device)
         self.tokens = None if tokens is None else tokens.to(device)
-

@@ -57,7 +57,9 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     assert loss.total.requires_grad == learned
     assert not learned or gradients(tokenizer, loss.total)
     known = tokenizer.known()
-    assert known is None or (known.shape == (tokenizer.tokens, tokenizer.vocab) and known.any(1).all())
+    assert known is None or (
+        known.shape == (tokenizer.tokens, tokenizer.vocab) and known.any(1).all()
+    )
     assert all(torch.equal(v, before[k]) for k, v in tokenizer.state_dict().items())
     assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
 

@@ -15,9 +15,9 @@ from envs.spaces import Discrete, Image
 from runners.phases import Phase
 from runners.settings.tokenizers import FrameVqSettings
 from tests.nets import (
-    codecs,
     NUM_ACTIONS,
     assert_same,
+    codecs,
     cut,
     gradients,
     no_waiting,

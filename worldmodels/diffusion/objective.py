@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from worldmodels.diffusion.draws import log_probs
 from worldmodels.diffusion.kernels import Kernel
-from worldmodels.diffusion.processes import Noised
 
 
 def token_nll(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -26,8 +25,8 @@ def denoising_loss(
 ) -> Tensor:
     """Mean cross-entropy (...) of a frame's scored tokens; 0 of a frame that has none.
 
-    logits (...,N,V); tokens (...,N) the clean ones; scored (...,N) bool. label_smoothing as in torch's cross_entropy;
-    with it, a logit of -inf makes the loss infinite.
+    logits (...,N,V); tokens (...,N) the clean ones; scored (...,N) bool. label_smoothing as in
+    torch's cross_entropy; with it, a logit of -inf makes the loss infinite.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     scores = F.cross_entropy(
