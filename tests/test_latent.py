@@ -203,8 +203,11 @@ def test_no_more_of_a_window_is_seen_than_it_shows() -> None:
 @pytest.mark.parametrize("epsilon", [0.0, 0.5])
 def test_memory_rebuilt_from_replay_is_that_of_acting_on(tmp_path: Path, epsilon: float) -> None:
     """Across the ends of episodes, and where actions were not the policy's."""
-    agent = new_agent(small(agent=PRESET), COUNTING().spec, HARDWARE)
-    replay = Replay(tmp_path, num_streams=3, obs_shape=(64, 64, 3), priorities={"all": 1.0}, seed=0)
+    spec = COUNTING().spec
+    agent = new_agent(small(agent=PRESET), spec, HARDWARE)
+    replay = Replay(
+        tmp_path, num_streams=3, obs=spec.obs, act=spec.act, priorities={"all": 1.0}, seed=0
+    )
     collector = LocalCollector(
         games(COUNTING),
         replay,
