@@ -18,11 +18,15 @@ from torch import Tensor
 
 from agents.agent import Agent
 from envs.experience import Finished
+from envs.trees import each
 from runners.collect import LocalCollector
 from runners.errors import UserError
 from runners.hardware import Hardware
 from runners.phases import Phase
 from runners.replay import Replay
+
+# Enough to know the tails of a grid by.
+FIT_FRAMES = 16_384
 
 
 class Stopped(Exception):
@@ -127,6 +131,7 @@ class Trainer:
         self._clock = time.perf_counter()
         while self.schedule.epochs_left(self.at):
             self._collect()
+            self._fit()
             for phase in self.phases:
                 self._learn(phase)
             self.check()
@@ -204,6 +209,15 @@ class Trainer:
             self.meter.count("collect", result.steps)
             self.finished += result.finished
             self.restarts += result.lost
+
+    def _fit(self) -> None:
+        """Show what was collected first to learners that want to see it before any update."""
+        for phase in self.phases:
+            fit, done = phase.learner.fit, f"fit_{phase.name}"
+            if fit is not None and self.at.epoch == 1 and done not in self.at.done:
+                shown = self.replay.frames(FIT_FRAMES)
+                fit(each(lambda x: x.to(self.hardware.device), shown))
+                self.at.done[done] = 1
 
     def _learn(self, phase: Phase) -> None:
         due = phase.due(self.at.epoch)

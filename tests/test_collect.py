@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from envs.base import Env, Game, Outcome
 from envs.experience import Segment
 from envs.make import make_env
 from envs.probes import CountingGame
+from envs.spaces import random_actions
 from runners.checkpoint import load, save
 from runners.collect import LocalCollector
 from runners.opening import new_agent
@@ -49,7 +50,7 @@ class Spy:
 class Raising(CountingGame):
     """Action 1 raises."""
 
-    def step(self, act: int) -> Outcome:
+    def step(self, act: SupportsIndex) -> Outcome:
         if act == 1:
             raise RuntimeError("crashed on demand")
         return super().step(act)
@@ -239,7 +240,8 @@ def test_running_games_go_on_after_a_resume(tmp_path: Path, suite: str) -> None:
     assert again.obs is not None
     np.testing.assert_array_equal(again.obs, collector.obs)
     assert not any(e.trunc.any() for _, e in stored(again.replay))
-    acts = np.random.default_rng(0).integers(collector.env.spec.act.n, size=(60, 2))
+    rng, space = np.random.default_rng(0), collector.env.spec.act
+    acts = [random_actions(space, rng, 2) for _ in range(60)]
     for act in acts:
         ours, theirs = collector.env.step(act), again.env.step(act)
         for name in ("obs", "rew", "end", "trunc", "last_obs"):
