@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from envs.experience import Finished
 from envs.scores import ACHIEVEMENTS, crafter_score, human_normalised, success_rates
 from runners.settings.config import Config
-from runners.settings.environments import AtariSettings
+from runners.settings.environments import AtariSettings, CrafterSettings
 
 
 @dataclass
@@ -43,11 +43,13 @@ class Tally:
 
 
 def evaluation_scores(config: Config, games: Sequence[Finished]) -> dict[str, float]:
-    """The suite's own scores of an evaluation."""
+    """The suite's own scores of an evaluation; none where the return is the score."""
     if isinstance(config.env, AtariSettings):
         mean = sum(game.ret for game in games) / len(games)
         return {"atari/hns": human_normalised(config.env.game, mean)}
-    return _crafter(success_rates(games), "eval/crafter")
+    if isinstance(config.env, CrafterSettings):
+        return _crafter(success_rates(games), "eval/crafter")
+    return {}
 
 
 def _crafter(rates: dict[str, float], prefix: str) -> dict[str, float]:
