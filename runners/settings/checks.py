@@ -31,6 +31,7 @@ from runners.settings.transformers import (
     TokenLayoutSettings,
     TransformerSettings,
 )
+from runners.settings.vectors import BinsSettings, VectorsSettings
 
 MOST_CODES = 65_536
 
@@ -49,6 +50,7 @@ def check(config: Config) -> Iterator[str]:
         if isinstance(group, PercentilesSettings) and group.low >= group.high:
             yield f"{at}low={group.low:g} must be below {at}high={group.high:g}"
     yield from _tokens(config.agent.tokenizer)
+    yield from _values(config.agent.vectors)
     yield from _whole_frames(config.agent)
     yield from _sight(config.agent)
     yield from _latent(config.agent)
@@ -137,6 +139,15 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
         yield (
             f"agent.tokenizer.tokens={tokenizer.tokens} does not divide the {int(grid)}x{int(grid)}"
             f" grid into squares: it must be one of {', '.join(map(str, fits))}"
+        )
+
+
+def _values(vectors: VectorsSettings) -> Iterator[str]:
+    """One value in the middle, as many on each side."""
+    if isinstance(vectors, BinsSettings) and vectors.grid == "core_tails" and not vectors.values % 2:
+        yield (
+            f"agent.vectors.values={vectors.values} with agent.vectors.grid=core_tails: that grid "
+            f"needs an odd number; nearest: {vectors.values + 1}"
         )
 
 
