@@ -27,6 +27,7 @@ from envs.trees import each
 from worldmodels.batch import Batch, at
 from worldmodels.nets.conv import largest_map
 from worldmodels.protocols import Loss, State
+from worldmodels.tokenizers.entries import Several, Whole
 from worldmodels.world_model import WorldModel
 
 
@@ -145,6 +146,7 @@ class Agent(nn.Module):
                 starts=False,
                 frame_values=largest_map(tokenizer),
                 tokenize=self.world_model.tokenize,
+                fit=tokenizer.fit if isinstance(tokenizer, Whole | Several) else None,
             ),
             Learner(
                 name="world_model",

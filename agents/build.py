@@ -58,6 +58,7 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         tokens=tokenizer.tokens,
         space=env.obs,
         actions=actions,
+        spans=tokenizer.spans if isinstance(tokenizer, Several) else {},
     )
     dynamics = build_dynamics(dynamics_settings, layout, tokenizer.vocab)
     behaviour = settings["behaviour"]

@@ -149,6 +149,7 @@ class Learner:
     starts: batches end in a start state of imagination instead of being any window.
     frame_values: numbers in the largest activation of one frame, for slicing on CPUs.
     tokenize: tokens (B,T+1,K) of windows, where learning changes them.
+    fit: takes in what the first steps of a run showed, (N,*O), once and before any update.
     """
 
     name: str
@@ -160,3 +161,4 @@ class Learner:
     starts: bool
     frame_values: int
     tokenize: Callable[[Batch], Tensor] | None = None
+    fit: Callable[[Obs], None] | None = None

@@ -164,7 +164,7 @@ def _entry(space: spaces.Space[Any], path: Path, size: int) -> _Entry:
         return _Entry(path, Categories(_sizes(space)))
     raise ValueError(
         f"{_called(path)} is of the space {type(space).__name__}, which has no fixed size; "
-        "leave it out with a wrapper of the environment"
+        "leave it out, with gymnasium.wrappers.FilterObservation for example"
     )
 
 

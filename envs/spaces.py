@@ -199,8 +199,10 @@ def random_actions(space: ActSpace, random: np.random.Generator, count: int) -> 
     return random.integers(np.array(space.sizes, np.int64), size=(count, len(space.sizes)))
 
 
-def describe(space: ObsSpace | ActSpace) -> str:
-    """The space in a few words, for people."""
+def describe(space: Space | ActSpace) -> str:
+    """The space in a few words, for people; several by their names."""
+    if isinstance(space, dict):
+        return "; ".join(f"{name}: {describe(one)}" for name, one in space.items())
     if isinstance(space, Image):
         return f"image {'x'.join(map(str, space.shape))}"
     if isinstance(space, Vector):

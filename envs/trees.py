@@ -28,3 +28,8 @@ def named(tree: Tree, alone: str = "") -> dict[str, Any]:
 def leaves(tree: Tree) -> list[Any]:
     """The values, in order."""
     return list(named(tree).values())
+
+
+def rows(tree: Tree, which: Any) -> Tree:
+    """Of every array one row by its number, or several by a slice or their numbers."""
+    return each(lambda x: x[which], tree)

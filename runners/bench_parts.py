@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from envs.base import Env
 from envs.make import automatic_workers, make_env
+from envs.spaces import Image, ObsSpace, Vector, random_actions
+from envs.trees import each
 from runners.bench import Measured
 from runners.bench_dynamics import measure_dynamics
 from runners.bench_table import RATE, SECONDS, Row
@@ -25,7 +28,7 @@ from runners.phases import Phase
 from runners.settings.config import Config
 from runners.train import build_trainer
 from runners.trainer import Trainer
-from worldmodels.batch import Batch
+from worldmodels.batch import Batch, at
 
 REPLAY_STEPS = 4000
 """Steps in replay when its batches are timed: some twenty games of Crafter."""
@@ -49,15 +52,22 @@ class Bench:
 
     def random_batch(self, rows: int, steps: int) -> Batch:
         """Windows of random frames and actions, all valid, without reward or end."""
-        zeros, shape = torch.zeros(rows, steps), self.env.spec.obs_shape
+        zeros, spaces = torch.zeros(rows, steps), self.env.spec.obs
         return Batch(
-            obs=torch.randint(0, 256, (rows, steps + 1, *shape), dtype=torch.uint8),
-            act=torch.randint(0, self.env.spec.act.n, (rows, steps)),
+            obs=each(lambda space: _random_frames(space, rows, steps + 1), spaces),
+            act=self.random_actions(rows, steps),
             rew=zeros,
             end=zeros.bool(),
             trunc=zeros.bool(),
             valid=torch.ones(rows, steps, dtype=torch.bool),
         ).to(self.hardware.device)
+
+    def random_actions(self, rows: int, steps: int) -> Tensor:
+        """Actions of as many windows."""
+        space = self.env.spec.act
+        act = random_actions(space, np.random.default_rng(0), rows * steps)
+        act = act.reshape(rows, steps, *space.shape)
+        return torch.from_numpy(act).to(self.hardware.device)
 
 
 def measure(part: str, config: Config, seconds: float) -> Measured:
@@ -138,7 +148,6 @@ def imagination(bench: Bench) -> list[Row]:
     """Imagination without learning: policy and world model, then the world model alone."""
     agent, hardware = bench.trainer.agent, bench.hardware
     batch, horizon = bench.config.agent.phases.policy.batch, bench.config.agent.behaviour.horizon
-    num_actions = bench.env.spec.act.n
 
     def past(rows: int) -> Batch:
         return bench.random_batch(rows, bench.trainer.context)
@@ -149,10 +158,12 @@ def imagination(bench: Bench) -> list[Row]:
 
     def world_model(past: Batch) -> None:
         with hardware.autocast():
-            state = agent.world_model.start(past)
-            for _ in range(horizon):
-                act = torch.randint(num_actions, (len(past.obs),), device=hardware.device)
-                state, _ = agent.world_model.imagine(state, act)
+            state, acts = (
+                agent.world_model.start(past),
+                bench.random_actions(len(past.act), horizon),
+            )
+            for t in range(horizon):
+                state, _ = agent.world_model.imagine(state, acts[:, t])
 
     names = {"imagined rollout with targets": whole, "world model step alone": world_model}
     return [
@@ -170,13 +181,14 @@ def acting(bench: Bench) -> list[Row]:
 
 def _acting(bench: Bench, num_envs: int) -> Row:
     agent, hardware = bench.trainer.agent, bench.hardware
-    frames = bench.random_batch(num_envs, 0).obs[:, 0].cpu()
+    frames = at(bench.random_batch(num_envs, 0).to(torch.device("cpu")).obs, 0)
 
     def act() -> None:
         carry = agent.initial(num_envs)
         for _ in range(ACTING_STEPS):
             with hardware.autocast():
-                chosen, carry = agent.act(frames.to(hardware.device, non_blocking=True), carry)
+                obs = each(lambda x: x.to(hardware.device, non_blocking=True), frames)
+                chosen, carry = agent.act(obs, carry)
             chosen.cpu()
 
     act()
@@ -207,7 +219,7 @@ def _stepping(bench: Bench, env: Env, name: str) -> Row:
 
     def step() -> None:
         for _ in range(ENV_STEPS):
-            env.step(rng.integers(env.spec.act.n, size=env.num_envs))
+            env.step(random_actions(env.spec.act, rng, env.num_envs))
 
     env.reset(bench.config.seed)
     step()
@@ -258,6 +270,14 @@ def replay(bench: Bench) -> list[Row]:
         words = f"{phase.batch} x {frames} frames"
         rows.append(timing.row(f"replay batch, {_words(phase)}", SECONDS, words))
     return rows
+
+
+def _random_frames(space: ObsSpace, rows: int, frames: int) -> Tensor:
+    if isinstance(space, Image):
+        return torch.randint(0, 256, (rows, frames, *space.shape), dtype=torch.uint8)
+    if isinstance(space, Vector):
+        return torch.randn(rows, frames, space.size)
+    return torch.stack([torch.randint(n, (rows, frames)) for n in space.sizes], -1)
 
 
 def _words(phase: Phase) -> str:

@@ -30,8 +30,8 @@ class Probe:
     def keep(self, batch: Batch) -> None:
         """Remember windows of about `FRAMES` frames; all but the first call do nothing."""
         if self.batch is None:
-            rows = max(1, FRAMES // batch.obs.shape[1])
-            self.batch = Batch(**{k: v[:rows].clone() for k, v in _tensors(batch).items()})
+            rows = max(1, FRAMES // batch.valid.shape[1])
+            self.batch = batch.map(lambda x: x[:rows].clone())
 
     @torch.no_grad()
     def churn(self) -> dict[str, Tensor]:
@@ -48,14 +48,12 @@ class Probe:
 
     def state_dict(self) -> dict[str, Any]:
         """Frames and tokens; empty before the first batch."""
-        return {"batch": _tensors(self.batch) if self.batch else None, "tokens": self.tokens}
+        batch = self.batch
+        kept = batch and {f.name: getattr(batch, f.name) for f in fields(batch)}
+        return {"batch": kept, "tokens": self.tokens}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on with the same frames, on a device."""
         batch, tokens = state["batch"], state["tokens"]
         self.batch = None if batch is None else Batch(**batch).to(device)
         self.tokens = None if tokens is None else tokens.to(device)
-
-
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {f.name: getattr(batch, f.name) for f in fields(batch)}

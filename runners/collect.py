@@ -12,7 +12,9 @@ import torch
 from agents.agent import Agent, forget
 from agents.protocols import Carry
 from envs.base import Env, GameState
-from envs.experience import Finished, Segment
+from envs.experience import Finished, Segment, Step
+from envs.spaces import Obs, random_actions
+from envs.trees import each, leaves, rows
 from runners.hardware import Hardware
 from runners.replay import Replay
 
@@ -52,7 +54,7 @@ class LocalCollector:
         self.epsilon, self.temperature = epsilon, temperature
         self.rng = np.random.default_rng([seed, 1])
         self.first = np.ones(env.num_envs, bool)
-        self.obs: np.ndarray | None = None
+        self.obs: Obs | None = None
         self.carry: Carry | None = None
 
     def collect(self, agent: Agent, steps: int, *, random: bool, recall: bool) -> Collected:
@@ -67,13 +69,14 @@ class LocalCollector:
         stretch = _Stretch(self.obs)
         result = Collected()
         while result.steps < steps:
-            act = self.rng.integers(self.env.spec.act.n, size=count)
+            act = random_actions(self.env.spec.act, self.rng, count)
             if carry is not None:
-                obs = torch.from_numpy(self.obs).to(self.hardware.device, non_blocking=True)
+                obs = self.hardware.receive(self.obs)
                 with self.hardware.autocast():
                     chosen, carry = agent.act(obs, carry, self.temperature)
                 explore = self.rng.random(count) < self.epsilon
-                act = np.where(explore, act, chosen.cpu().numpy())
+                whole = explore.reshape(count, *[1] * (act.ndim - 1))
+                act = np.where(whole, act, chosen.cpu().numpy())
                 if explore.any():
                     carry = agent.took(carry, torch.from_numpy(act).to(self.hardware.device))
             step = self.env.step(act)
@@ -118,11 +121,12 @@ class LocalCollector:
             self.carry = tuple(c.to(self.hardware.device) for c in state["carry"])
         games = [GameState(g["episode"], np.asarray(g["actions"])) for g in state["games"]]
         self.obs = self.env.restore(self.seed, games)
-        known = self.replay.tails(1).obs[:, -1].numpy()
+        known = each(lambda x: x[:, -1].numpy(), self.replay.tails(1).obs)
         rebuilt = self.env.state()
         for env in np.flatnonzero(~self.first):
             same_game = rebuilt[env].episode == games[env].episode
-            if not (same_game and np.array_equal(known[env], self.obs[env])):
+            same = each(np.array_equal, rows(known, env), rows(self.obs, env))
+            if not (same_game and all(leaves(same))):
                 log.warning("environment %d did not repeat its episode: closed as truncated", env)
                 self.replay.close_open(int(env))
                 self.first[env] = True
@@ -137,12 +141,12 @@ class LocalCollector:
 class _Stretch:
     """Vector steps as they come, cut into per-environment segments afterwards."""
 
-    def __init__(self, obs: np.ndarray) -> None:
+    def __init__(self, obs: Obs) -> None:
         self.obs = [obs]
         self.acts: list[np.ndarray] = []
-        self.steps: list[Any] = []
+        self.steps: list[Step] = []
 
-    def add(self, act: np.ndarray, step: Any) -> None:
+    def add(self, act: np.ndarray, step: Step) -> None:
         self.acts.append(act)
         self.steps.append(step)
         self.obs.append(step.obs)
@@ -168,10 +172,10 @@ class _Stretch:
 
     def _cut(self, env: int, begin: int, stop: int, first: bool) -> Segment:
         taken = self.steps[begin:stop]
-        frames = [self.obs[t][env] for t in range(begin, stop)] + [taken[-1].last_obs[env]]
+        frames = [rows(obs, env) for obs in (*self.obs[begin:stop], taken[-1].last_obs)]
         return Segment(
-            obs=np.stack(frames),
-            act=np.array([a[env] for a in self.acts[begin:stop]], np.int64),
+            obs=each(lambda *shown: np.stack(shown), *frames),
+            act=np.stack([a[env] for a in self.acts[begin:stop]]),
             rew=np.array([s.rew[env] for s in taken], np.float32),
             end=np.array([s.end[env] for s in taken], bool),
             trunc=np.array([s.trunc[env] for s in taken], bool),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 from runners.needs import SUITE_PACKAGES
@@ -131,6 +132,7 @@ def _try_suite(suite: str) -> Finding:
     import numpy as np
 
     from envs.make import make_env
+    from envs.spaces import describe, random_actions
 
     if suite in SUITE_PACKAGES:
         module, extra = SUITE_PACKAGES[suite]
@@ -141,16 +143,17 @@ def _try_suite(suite: str) -> Finding:
             SUITES[suite].model_validate({}).model_dump(), num_envs=1, workers=0, training=True
         )
         try:
-            obs = env.reset(0)
-            for act in range(5):
-                obs = env.step(np.array([act % env.spec.act.n])).obs
+            env.reset(0)
+            rng = np.random.default_rng(0)
+            for _ in range(5):
+                env.step(random_actions(env.spec.act, rng, 1))
         finally:
             env.close()
     except Exception as error:
         # Whatever a broken installation of the package raises is what the user has to know.
         return Finding("BROKEN", suite, f"{type(error).__name__}: {error}")
-    shape = "x".join(map(str, obs.shape[1:]))
-    return Finding("ok", suite, f"made and stepped: {shape}, {env.spec.act.n} actions")
+    text = f"made and stepped: {describe(env.spec.obs)}; {describe(env.spec.act)}"
+    return Finding("ok", suite, shorten(text, 90, placeholder=" ..."))
 
 
 def _check_numba() -> Iterator[Finding]:

@@ -15,7 +15,9 @@ import torch
 
 from agents.agent import Agent, forget
 from envs.base import Env
-from envs.experience import Finished, Segment
+from envs.experience import Finished, Segment, Step
+from envs.spaces import Obs, random_actions
+from envs.trees import each, rows
 from runners.console import Status, open_console
 from runners.durable import write_atomic
 from runners.hardware import Hardware
@@ -65,11 +67,10 @@ def play(
     with own_randomness(seed, hardware):
         carry: Any = None if agent is None else agent.initial(count)
         while quota.any():
-            act = rng.integers(env.spec.act.n, size=count)
+            act = random_actions(env.spec.act, rng, count)
             if agent is not None:
-                frames = torch.from_numpy(obs).to(hardware.device, non_blocking=True)
                 with hardware.autocast():
-                    chosen, carry = agent.act(frames, carry, temperature)
+                    chosen, carry = agent.act(hardware.receive(obs), carry, temperature)
                 act = chosen.cpu().numpy()
             step = env.step(act)
             film.add(obs, act, step)
@@ -151,23 +152,24 @@ class _Film:
         self.steps: dict[int, list[tuple[Any, ...]]] = {i: [] for i in self.envs}
         self.segments: list[Segment] = []
 
-    def add(self, obs: np.ndarray, act: np.ndarray, step: Any) -> None:
+    def add(self, obs: Obs, act: np.ndarray, step: Step) -> None:
         """Record a vector step; a game whose worker was lost is given up."""
         for i in list(self.envs):
-            row = (obs[i].copy(), act[i], step.rew[i], step.end[i], step.trunc[i])
-            self.steps[i].append(row)
+            seen = each(np.copy, rows(obs, i))
+            self.steps[i].append((seen, act[i], step.rew[i], step.end[i], step.trunc[i]))
             if step.lost[i]:
                 self.envs.remove(i)
             elif step.end[i] or step.trunc[i]:
                 self.envs.remove(i)
-                self.segments.append(_segment(self.steps.pop(i), step.last_obs[i]))
+                self.segments.append(_segment(self.steps.pop(i), rows(step.last_obs, i)))
 
 
-def _segment(rows: list[tuple[Any, ...]], last_obs: np.ndarray) -> Segment:
-    obs, act, rew, end, trunc = (np.stack(column) for column in zip(*rows, strict=True))
+def _segment(steps: list[tuple[Any, ...]], last_obs: Obs) -> Segment:
+    frames, *columns = zip(*steps, strict=True)
+    act, rew, end, trunc = map(np.stack, columns)
     return Segment(
-        obs=np.concatenate((obs, last_obs[None])),
-        act=act.astype(np.int64),
+        obs=each(lambda *shown: np.stack(shown), *frames, last_obs),
+        act=act,
         rew=rew.astype(np.float32),
         end=end.astype(bool),
         trunc=trunc.astype(bool),

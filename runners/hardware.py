@@ -13,6 +13,8 @@ import psutil
 import torch
 
 from envs.cores import available_cores
+from envs.spaces import Obs
+from envs.trees import each
 from runners.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -30,6 +32,10 @@ class Hardware:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def receive(self, obs: Obs) -> Obs:
+        """Arrays of the host as tensors here; the copy does not wait."""
+        return each(lambda x: torch.from_numpy(x).to(self.device, non_blocking=True), obs)
 
     def describe(self) -> str:
         """One line for the run's header."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
+from textwrap import shorten
 
 from envs.experience import EnvSpec
+from envs.spaces import describe
+from envs.trees import leaves
 from runners.console import duration
+from runners.replay_spaces import step_record
 from runners.settings.config import Config
 from runners.trainer import Trainer
 
@@ -32,6 +37,8 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
         f"run      {folder}",
         f"presets  env={presets.env} agent={presets.agent} size={presets.size} "
         f"run={presets.run} seed={config.seed}",
+        f"sees     {describe(spec.obs)}",
+        f"acts     {shorten(describe(spec.act), 80, placeholder=' ...')}",
         f"budget   {_budget(config, spec)}",
         f"epochs   {epochs:,}, of {run.epoch_steps:,} steps; the first "
         f"{run.first_steps:,} steps act at random",
@@ -57,9 +64,9 @@ def _budget(config: Config, spec: EnvSpec) -> str:
 
 
 def _memory(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> str:
-    height, width, channels = spec.obs_shape
-    frame = height * width * channels / 2**30
-    replay, growth = config.run.steps * frame, (config.run.steps - trainer.at.steps) * frame
+    frame = sum(space.dtype.itemsize * math.prod(space.shape) for space in leaves(spec.obs))
+    step = (frame + step_record(spec.act).itemsize) / 2**30
+    replay, growth = config.run.steps * step, (config.run.steps - trainer.at.steps) * step
     free = shutil.disk_usage(folder).free / 2**30
     # Weights, gradients and two moments of 4 bytes each; the rest is the largest update.
     weights = 16 * sum(p.numel() for p in trainer.agent.parameters())

@@ -73,7 +73,7 @@ class Phase:
         weight = self.learner.weight(data).float()
         weight = weight / weight.sum().clamp_min(1)
         metrics: dict[str, Tensor] = {}
-        learned: list[tuple[Tensor, ...]] = []
+        learned: list[Any] = []
         for first in range(0, self.batch, self.slice):
             stop = min(first + self.slice, self.batch)
             share = weight[first:stop].sum()
@@ -123,20 +123,24 @@ class Phase:
 
 
 def rows(data: Any, first: int, stop: int) -> Any:
-    """Rows first..stop of tensors in nested dataclasses and tuples."""
+    """Rows first..stop of tensors in nested dataclasses, dicts and tuples."""
     if isinstance(data, Tensor):
         return data[first:stop]
     if isinstance(data, tuple):
         return tuple(rows(x, first, stop) for x in data)
+    if isinstance(data, dict):
+        return {name: rows(x, first, stop) for name, x in data.items()}
     assert is_dataclass(data) and not isinstance(data, type)
     return replace(data, **{f.name: rows(getattr(data, f.name), first, stop) for f in fields(data)})
 
 
 def _join(parts: list[Any]) -> Any:
-    """The learners' Loss.learn of all slices as one."""
+    """The learners' Loss.learn of all slices as one: tensors, maybe in nested tuples."""
     if parts[0] is None:
         return None
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return tuple(_join(list(column)) for column in zip(*parts, strict=True))
 
 
 def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from agents.protocols import Learner
-from envs.experience import Segment
+from envs.experience import EnvSpec, Segment
 from runners.dream import HELD_OUT_SEED
 from runners.evaluate import play
 from runners.hardware import Hardware
@@ -35,15 +35,16 @@ MOST_ENVS = 16
 
 @dataclass(frozen=True)
 class Games:
-    """Recorded games: those to learn from, and windows (B,T) of others."""
+    """Recorded games of one environment: those to learn from, and windows (B,T) of others."""
 
+    spec: EnvSpec
     train: list[Segment]
     held_out: Batch
 
     @property
     def frames(self) -> int:
         """Frames to learn from."""
-        return sum(len(game.obs) for game in self.train)
+        return sum(len(game.act) + 1 for game in self.train)
 
 
 def record(config: Config, games: int, steps: int) -> Games:
@@ -53,7 +54,7 @@ def record(config: Config, games: int, steps: int) -> Games:
     """
     hardware = Hardware(torch.device("cpu"), torch.float32)
 
-    def at_random(count: int, seed: int) -> list[Segment]:
+    def at_random(count: int, seed: int) -> tuple[EnvSpec, list[Segment]]:
         found: list[Segment] = []
         for first in range(0, count, MOST_ENVS):
             # `play` keeps the first game of each environment.
@@ -63,13 +64,13 @@ def record(config: Config, games: int, steps: int) -> Games:
                 found += play(None, env, hardware, episodes=now, seed=seed + first, keep=now)[1]
             finally:
                 env.close()
-        return found
+        return env.spec, found
 
-    held_out = at_random(HELD_OUT_GAMES, HELD_OUT_SEED)
+    spec, held_out = at_random(HELD_OUT_GAMES, HELD_OUT_SEED)
     drawn = windows(held_out, 0, steps, WINDOWS, np.random.default_rng(0))
     if drawn is None:
         raise ValueError(f"no held-out game lasts {steps} steps")
-    return Games(at_random(games, 0), drawn[0])
+    return Games(spec, at_random(games, 0)[1], drawn[0])
 
 
 class Course:
@@ -93,7 +94,8 @@ def open_course(config: Config, games: Games) -> Iterator[Course]:
         replay = Replay(
             Path(folder),
             num_streams=1,
-            obs_shape=games.train[0].obs.shape[1:],
+            obs=games.spec.obs,
+            act=games.spec.act,
             priorities={
                 "tokenizer": phases.tokenizer.priority,
                 "world_model": phases.world_model.priority,

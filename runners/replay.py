@@ -16,9 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from envs.experience import Segment
+from envs.spaces import ActSpace, ObsSpace, Space
+from envs.trees import each, leaves
 from runners.errors import UserError
+from runners.replay_spaces import step_record
 from runners.replay_store import Episode, Store
-from runners.replay_streams import EPISODE, STEP
+from runners.replay_streams import EPISODE
 from worldmodels.batch import Batch
 
 Ints = NDArray[np.int64]
@@ -38,13 +41,14 @@ class Replay:
         folder: Path,
         *,
         num_streams: int,
-        obs_shape: tuple[int, int, int],
+        obs: Space,
+        act: ActSpace,
         priorities: Mapping[str, float],
         seed: int,
         length_exponent: float = 0.0,
         pin_memory: bool = False,
     ) -> None:
-        self._store = Store.open(folder, num_streams=num_streams, obs_shape=obs_shape)
+        self._store = Store.open(folder, num_streams=num_streams, obs=obs, act=act)
         self._priorities = dict(priorities)
         self._length_exponent = length_exponent
         self._pin_memory = pin_memory
@@ -205,13 +209,11 @@ class Replay:
         """
         padding, begin = np.maximum(-first, 0), np.maximum(first, 0)
         shown = last - begin + 1
-        obs = torch.empty(
-            (len(episodes), num_steps + 1, *self._store.obs_shape),
-            dtype=torch.uint8,
-            pin_memory=self._pin_memory,
-        )
-        frames, steps = obs.numpy(), np.zeros((len(episodes), num_steps), STEP)
-        stored = [(stream.frames(), stream.steps()) for stream in self._store.streams]
+        rows, act = len(episodes), self._store.act
+        obs = each(lambda space: self._room((rows, num_steps + 1), space), self._store.obs)
+        shown_in = [tensor.numpy() for tensor in leaves(obs)]
+        steps = np.zeros((rows, num_steps), step_record(act))
+        stored = [(leaves(stream.frames()), stream.steps()) for stream in self._store.streams]
         places = zip(
             episodes["stream"].tolist(),
             (episodes["start"] + begin).tolist(),
@@ -221,10 +223,11 @@ class Replay:
         )
         for row, (stream, at, left, right) in enumerate(places):
             stored_frames, stored_steps = stored[stream]
-            frames[row, :left] = 0
-            frames[row, right:] = 0
+            for frames, source in zip(shown_in, stored_frames, strict=True):
+                frames[row, :left] = 0
+                frames[row, right:] = 0
+                frames[row, left:right] = source[at : at + right - left]
             if right > left:
-                frames[row, left:right] = stored_frames[at : at + right - left]
                 steps[row, left : right - 1] = stored_steps[at : at + right - left - 1]
         closed = np.flatnonzero(episodes["cut"] & (last == episodes["length"]) & (shown > 1))
         steps["trunc"][closed, (padding + shown - 2)[closed]] = True
@@ -232,12 +235,17 @@ class Replay:
         valid = (column >= padding[:, None]) & (column < (padding + shown - 1)[:, None])
         return Batch(
             obs=obs,
-            act=self._tensor(steps["act"].astype(np.int64)),
+            act=self._tensor(steps["act"].astype(act.dtype)),
             rew=self._tensor(steps["rew"].copy()),
             end=self._tensor(steps["end"].copy()),
             trunc=self._tensor(steps["trunc"].copy()),
             valid=self._tensor(valid),
         )
+
+    def _room(self, batch: tuple[int, int], space: ObsSpace) -> torch.Tensor:
+        """Frames (B,T+1,*O) of anything."""
+        dtype: torch.dtype = getattr(torch, space.dtype.name)
+        return torch.empty((*batch, *space.shape), dtype=dtype, pin_memory=self._pin_memory)
 
     def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(values)

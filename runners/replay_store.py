@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from envs.experience import Segment
+from envs.spaces import ActSpace, ObsSpace, Space, describe
+from envs.trees import each, leaves
 from runners.durable import disk_full_explained, sync_file, write_atomic
 from runners.errors import UserError
+from runners.replay_spaces import from_json, to_json
 from runners.replay_streams import EpisodeTable, Stream
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,28 +41,26 @@ class Store:
     """The episodes of a run on disk. Build one with `Store.open` or `Store.read`."""
 
     def __init__(
-        self, folder: Path, num_streams: int, obs_shape: tuple[int, int, int], *, writable: bool
+        self, folder: Path, num_streams: int, obs: Space, act: ActSpace, *, writable: bool
     ) -> None:
-        self.folder, self.obs_shape, self.writable = folder, obs_shape, writable
+        self.folder, self.obs, self.act, self.writable = folder, obs, act, writable
         with disk_full_explained(folder):
             self.streams = [
-                Stream(folder, index, obs_shape, writable=writable) for index in range(num_streams)
+                Stream(folder, index, obs, act, writable=writable) for index in range(num_streams)
             ]
         self.table = EpisodeTable(num_streams)
         self._committed = False
 
     @classmethod
-    def open(cls, folder: Path, *, num_streams: int, obs_shape: tuple[int, int, int]) -> Store:
+    def open(cls, folder: Path, *, num_streams: int, obs: Space, act: ActSpace) -> Store:
         """For the one process that adds to it; makes the folder, cuts what was not committed."""
         folder.mkdir(parents=True, exist_ok=True)
         manifest = _read_manifest(folder)
-        found = None if manifest is None else _shape_of(manifest, folder)
-        if found not in (None, (num_streams, obs_shape)):
-            raise UserError(
-                f"replay {folder} holds (environments, frame shape) = {found}, "
-                f"the settings ask for {(num_streams, obs_shape)}"
-            )
-        store = cls(folder, num_streams, obs_shape, writable=True)
+        asked = _words(num_streams, obs, act)
+        held = asked if manifest is None else _words(*_contents(manifest, folder))
+        if held != asked:
+            raise UserError(f"replay {folder} holds {held}; the settings ask for {asked}")
+        store = cls(folder, num_streams, obs, act, writable=True)
         if manifest is None and any(stream.holds(1) for stream in store.streams):
             raise UserError(f"replay {folder} is damaged: manifest.json is missing")
         if manifest is not None:
@@ -75,9 +76,8 @@ class Store:
         manifest = _read_manifest(folder)
         if manifest is None:
             raise UserError(f"no replay in {folder} (manifest.json is missing)")
-        num_streams, obs_shape = _shape_of(manifest, folder)
         try:
-            store = cls(folder, num_streams, obs_shape, writable=False)
+            store = cls(folder, *_contents(manifest, folder), writable=False)
         except FileNotFoundError as error:
             raise UserError(f"replay {folder} is damaged: {error.filename} is missing") from error
         store._load(manifest)
@@ -117,8 +117,14 @@ class Store:
                 stream.sync()
             sync_file(self.folder)
         state = {name: values.tolist() for name, values in self.table.state_dict().items()}
-        manifest = {"format": FORMAT, "obs_shape": self.obs_shape, "lengths": self.lengths}
-        write_atomic(self.folder / "manifest.json", json.dumps(manifest | {"episodes": state}))
+        manifest = {
+            "format": FORMAT,
+            "obs": to_json(self.obs),
+            "act": to_json(self.act),
+            "lengths": self.lengths,
+            "episodes": state,
+        }
+        write_atomic(self.folder / "manifest.json", json.dumps(manifest))
         self._committed = True
 
     def cut(self, lengths: list[int], table: Mapping[str, Any]) -> None:
@@ -162,8 +168,8 @@ class Store:
         trunc = steps["trunc"].copy()
         trunc[-1:] |= row["cut"]
         return Segment(
-            obs=stream.frames()[start : start + length + 1].copy(),
-            act=steps["act"].astype(np.int64),
+            obs=each(lambda x: x[start : start + length + 1].copy(), stream.frames()),
+            act=steps["act"].astype(self.act.dtype),
             rew=steps["rew"].copy(),
             end=steps["end"].copy(),
             trunc=trunc,
@@ -176,16 +182,25 @@ class Store:
             stream.close()
 
     def _check(self, env: int, segment: Segment) -> None:
-        """Segments come from the collector, so a fault here is a fault of the program."""
+        """Segments come from the collector, so a fault here is a fault of the program.
+
+        Weights that learn from a number that is not finite would not be finite again.
+        """
         steps = len(segment.act)
-        assert segment.obs.dtype == np.uint8 and segment.obs.shape == (steps + 1, *self.obs_shape)
+        each(lambda *one: _check_numbers(steps + 1, *one), self.obs, segment.obs)
+        _check_numbers(steps, self.act, segment.act)
         assert len(segment.rew) == len(segment.end) == len(segment.trunc) == steps
+        assert np.isfinite(segment.rew).all(), f"environment {env}: a reward is not finite"
         assert not (segment.end[:-1].any() or segment.trunc[:-1].any()), "ends before its last step"
         if not segment.first:
             assert self.table.running[env] >= 0, f"environment {env} has no running episode"
             stream = self.streams[env]
-            last = stream.frames()[stream.length - 1]
-            assert np.array_equal(segment.obs[0], last), f"environment {env}: frames do not join"
+            joins = each(
+                lambda new, old: np.array_equal(new[0], old[stream.length - 1]),
+                segment.obs,
+                stream.frames(),
+            )
+            assert all(leaves(joins)), f"environment {env}: frames do not join"
 
     def _load(self, manifest: dict[str, Any]) -> None:
         try:
@@ -216,9 +231,21 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _shape_of(manifest: dict[str, Any], folder: Path) -> tuple[int, tuple[int, int, int]]:
+def _contents(manifest: dict[str, Any], folder: Path) -> tuple[int, Space, ActSpace]:
+    """Environments, observations and actions."""
     try:
-        height, width, channels = (int(size) for size in manifest["obs_shape"])
-        return len(manifest["lengths"]), (height, width, channels)
+        return len(manifest["lengths"]), from_json(manifest["obs"]), from_json(manifest["act"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"replay {folder} is damaged: manifest.json: {error}") from error
+
+
+def _words(num_streams: int, obs: Space, act: ActSpace) -> str:
+    unnamed = from_json(to_json(act))
+    return (
+        f"{num_streams} environments, observations [{describe(obs)}], actions [{describe(unnamed)}]"
+    )
+
+
+def _check_numbers(count: int, space: ObsSpace | ActSpace, array: np.ndarray) -> None:
+    assert array.dtype == space.dtype and array.shape == (count, *space.shape)
+    assert space.dtype.kind != "f" or np.isfinite(array).all(), "a number is not finite"

@@ -3,7 +3,8 @@
 An episode of T steps is T+1 frames in a row of one stream. Record f of the steps file belongs
 to frame f: what was done there and what came of it. The record of an episode's last frame is
 filler, written only when the next episode of the stream begins; hence a stream of F frames
-holds F-1 records, and one number is its whole length. NumPy only, no torch.
+holds F-1 records, and one number is its whole length. Of several observations each has its own
+file of frames. NumPy only, no torch.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.experience import Segment
+from envs.spaces import ActSpace, Obs, Space
+from envs.trees import each, leaves
+from runners.replay_spaces import frame_files, step_record
 
-STEP = np.dtype([("act", "<i4"), ("rew", "<f4"), ("end", "?"), ("trunc", "?")])
 EPISODE = np.dtype([("stream", "<i4"), ("start", "<i8"), ("length", "<i8"), ("cut", "?")])
 
 
@@ -69,34 +72,41 @@ class Stream:
     """What one environment slot lived through, episode after episode. `length` is in frames."""
 
     def __init__(
-        self, folder: Path, index: int, obs_shape: tuple[int, int, int], *, writable: bool
+        self, folder: Path, index: int, obs: Space, act: ActSpace, *, writable: bool
     ) -> None:
-        uint8 = np.dtype(np.uint8)
-        self._frames = GrowingFile(folder / f"frames-{index:02d}.u8", uint8, obs_shape, writable)
-        self._steps = GrowingFile(folder / f"steps-{index:02d}.bin", STEP, (), writable)
+        files = [
+            GrowingFile(folder / name, space.dtype, space.shape, writable)
+            for name, space in frame_files(obs, index)
+        ]
+        self._frames = dict(zip(obs, files, strict=True)) if isinstance(obs, dict) else files[0]
+        self._step = step_record(act)
+        self._steps = GrowingFile(folder / f"steps-{index:02d}.bin", self._step, (), writable)
+        self._files = [*files, self._steps]
         self.length = 0
         self._unsynced = writable
 
     def holds(self, length: int) -> bool:
         """Whether the files are long enough for `length` frames."""
         enough_steps = self._steps.records_on_disk() >= length - 1
-        return self._frames.records_on_disk() >= length and enough_steps
+        return enough_steps and all(
+            file.records_on_disk() >= length for file in leaves(self._frames)
+        )
 
     def append(self, segment: Segment) -> None:
         """Add a segment; where a write fails, the stream stays as it was."""
-        frames = segment.obs if segment.first else segment.obs[1:]
         filler = int(segment.first and self.length > 0)
-        steps = np.zeros(filler + len(segment.act), STEP)
+        steps = np.zeros(filler + len(segment.act), self._step)
         for name in ("act", "rew", "end", "trunc"):
             steps[name][filler:] = getattr(segment, name)
         self._unsynced = True
-        self._frames.write(self.length, frames)
+        known = int(not segment.first)
+        each(lambda file, obs: file.write(self.length, obs[known:]), self._frames, segment.obs)
         self._steps.write(max(self.length - 1, 0), steps)
-        self.length += len(frames)
+        self.length += len(segment.act) + 1 - known
 
-    def frames(self) -> NDArray[np.uint8]:
-        """All frames (at least `length` of them, H,W,C)."""
-        return self._frames.read(self.length)
+    def frames(self) -> Obs:
+        """All frames (at least `length` of them, *O)."""
+        return each(lambda file: file.read(self.length), self._frames)
 
     def steps(self) -> NDArray[np.void]:
         """All step records (at least `length - 1` of them)."""
@@ -105,26 +115,26 @@ class Stream:
     def cut(self, length: int) -> None:
         """Forget everything from frame `length` on."""
         self.length = length
-        self._frames.truncate(length)
+        each(lambda file: file.truncate(length), self._frames)
         self._steps.truncate(max(length - 1, 0))
         self._unsynced = True
 
     def sync(self) -> None:
         """Wait until all that was appended is on disk."""
         if self._unsynced:
-            self._frames.sync()
-            self._steps.sync()
+            for file in self._files:
+                file.sync()
             self._unsynced = False
 
     def close(self) -> None:
         """Close the files; arrays handed out stay readable."""
-        self._frames.close()
-        self._steps.close()
+        for file in self._files:
+            file.close()
 
     def bytes(self) -> int:
         """Size of what is stored."""
-        steps = max(self.length - 1, 0)
-        return self.length * self._frames.record_bytes + steps * self._steps.record_bytes
+        frame = sum(file.record_bytes for file in leaves(self._frames))
+        return self.length * frame + max(self.length - 1, 0) * self._steps.record_bytes
 
 
 class EpisodeTable:

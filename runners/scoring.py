@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 # Samples for percentile intervals: enough for stable second digits, milliseconds to draw.
 RESAMPLES = 10_000
-PACKAGES = ("tokendream", "torch", "numpy", "ale-py", "crafter")
+PACKAGES = (
+    "tokendream",
+    "torch",
+    "numpy",
+    "ale-py",
+    "crafter",
+    "dm-control",
+    "mujoco",
+    "gymnasium",
+)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def build_trainer(
     replay = Replay(
         folder / "replay",
         num_streams=env.num_envs,
-        obs_shape=env.spec.obs_shape,
+        obs=env.spec.obs,
+        act=env.spec.act,
         priorities={name: settings[name]["priority"] for name in settings},
         seed=config.seed,
         length_exponent=config.agent.length_exponent,

@@ -57,7 +57,9 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     assert loss.total.requires_grad == learned
     assert not learned or gradients(tokenizer, loss.total)
     known = tokenizer.known()
-    assert known is None or (known.shape == (tokenizer.vocab,) and known.any())
+    assert known is None or (
+        known.shape == (tokenizer.tokens, tokenizer.vocab) and known.any(1).all()
+    )
     assert all(torch.equal(v, before[k]) for k, v in tokenizer.state_dict().items())
     assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
 
@@ -99,9 +101,10 @@ def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor)
             assert known.shape == moments[:, -1].shape and known.isfinite().all()
             numbers = (prediction.logits, prediction.rew, prediction.end_prob)
             assert all(x.isfinite().all() and x.dtype == torch.float32 for x in numbers)
-        known = torch.arange(vocab) % 3 == 1
+        places = torch.arange(prediction.tokens.shape[1])
+        known = (torch.arange(vocab) + places[:, None]) % 3 == 1
         _, prediction = dynamics.step(memory, batch.act[:, -1], None, known)
-        assert known[prediction.tokens].all()
+        assert known[places, prediction.tokens].all()
         assert torch.equal(prediction.logits.isfinite(), known.expand_as(prediction.logits))
 
 
@@ -115,12 +118,12 @@ def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None
     """A stretch equals its moments one by one; unseen moments leave the memory alone."""
     rows, steps = x.shape[:2]
     whole, last = policy(x, policy.initial(rows))
-    assert whole.logits.shape == (rows, steps, num_actions)
+    assert whole.actor.shape == (rows, steps, num_actions)
     assert whole.critic.shape == (rows, steps, policy.value.size)
     carry = policy.initial(rows)
     for t in range(steps):
         decision, carry = policy(x[:, t : t + 1], carry)
-        torch.testing.assert_close(decision.logits[:, 0], whole.logits[:, t], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(decision.actor[:, 0], whole.actor[:, t], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(carry, last, atol=1e-5, rtol=1e-4)
     seen = torch.ones(rows, steps, dtype=torch.bool)
     torch.testing.assert_close(policy.watch(x, seen), last, atol=1e-5, rtol=1e-4)
@@ -132,7 +135,8 @@ def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None
 def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
     """A moment looks alike in a window and in passing, and imagined moments as real ones do."""
     real, rows = view.real(world_model, batch), len(batch.obs)
-    assert real.shape == (*batch.obs.shape[:2], *view.shape(world_model))
+    space = view.space(world_model)
+    assert not isinstance(space, dict) and real.shape == (*batch.obs.shape[:2], *space.shape)
     assert torch.equal(view.real(world_model, scribble(batch))[batch.seen], real[batch.seen])
     carry = view.watch(batch)
     passing, after = view.observe(world_model, batch.obs[:, -1], carry)

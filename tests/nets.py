@@ -19,6 +19,7 @@ from envs.spaces import Discrete, Image
 from runners.settings.load import load
 from runners.settings.policies import ACTOR_CRITICS
 from runners.settings.tokenizers import TOKENIZERS
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.blocks import BlockMemory
@@ -69,7 +70,7 @@ _SIZES = {"dynamics": "width=32 heads=2 layers=2", "behaviour": "horizon=4 conte
 # Words that another word makes no sense without.
 _WHOLE = "agent.tokenizer.kind=frame_vq"
 _SHOWN = {
-    "pictures": (),
+    "frames": (),
     "tokens": (_WHOLE, "agent.view=tokens"),
     "features": ("agent.view=latent",),
 }
@@ -78,9 +79,14 @@ _NEEDED = {
     "agent.view=reconstruction": (_WHOLE,),
     "agent.view=tokens": (_WHOLE, "agent.actor_critic.kind=token_transformer"),
     "agent.view=latent": ("agent.actor_critic.kind=mlp",),
-    **{f"agent.actor_critic.kind={kind}": _SHOWN[c.reads] for kind, c in ACTOR_CRITICS.items()},
+    **{f"agent.actor_critic.kind={kind}": _SHOWN[c.reads[0]] for kind, c in ACTOR_CRITICS.items()},
 }
 SMALL = [f"agent.{at}.{word}" for at, words in _SIZES.items() for word in words.split()]
+
+
+def codecs(num_actions: int) -> ActionCodecs:
+    """What tells nets of one of so many actions."""
+    return ActionCodecs(Discrete(num_actions), form="floats", bins=2)
 
 
 def settings(*words: str) -> dict[str, Any]:

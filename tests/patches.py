@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.spaces import Image
 from runners.settings.tokenizers import PatchNnSettings
-from tests.nets import NUM_ACTIONS, windows
+from tests.nets import NUM_ACTIONS, codecs, windows
 from worldmodels.batch import Batch
 from worldmodels.tokenizers.patch_nn import PatchNN
 
@@ -18,7 +19,7 @@ def tokenizer(**changed: Any) -> PatchNN:
     """The defaults, for 64x64 pixels; 8x8 squares of 8x8."""
     numbers = PatchNnSettings().model_dump() | {"size": 64} | changed
     numbers.pop("kind")
-    return PatchNN(obs_shape=(64, 64, 3), num_actions=NUM_ACTIONS, **numbers)
+    return PatchNN(space=Image((64, 64, 3)), actions=codecs(NUM_ACTIONS), **numbers)
 
 
 def tiled(rows: list[tuple[int, int, int]], seed: int = 0, kinds: int = 20) -> Batch:

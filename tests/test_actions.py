@@ -114,11 +114,9 @@ def test_bins_are_choices_among_values() -> None:
 
 def test_numbers_as_they_are_reach_the_model_at_a_useful_size() -> None:
     net, act = FloatAction(size=2, hidden=64, width=32), torch.rand(500, 2) * 2 - 1
-    before = net(act).std(0).mean()
+    before = net(act)
     net.apply(init_normal)
-    assert net(act).std(0).mean() < 0.1 * before
-    net.reset_parameters()
-    assert net(act).std(0).mean() > 0.5 * before
+    assert torch.equal(net(act), before) and before.std(0).mean() > 0.05
     x = act.requires_grad_()
     net(x).sum().backward()
     assert x.grad is not None and (x.grad != 0).all(), "an action has a gradient"

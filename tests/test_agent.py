@@ -37,7 +37,7 @@ def test_a_stretch_at_once_equals_step_by_step() -> None:
     carry = agent.actor_critic.initial(3)
     for t in range(6):
         step, carry = agent.actor_critic(obs[:, t : t + 1], carry)
-        torch.testing.assert_close(step.logits[:, 0], whole.logits[:, t], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(step.actor[:, 0], whole.actor[:, t], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(step.critic[:, 0], whole.critic[:, t], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(carry, last, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
@@ -67,7 +67,7 @@ def test_acting_and_learning_see_the_same_logits() -> None:
     assert torch.equal(lesson.x[:, 0], past.obs[:, -1])
     for t in range(agent.horizon):
         logits, value, carry = agent.judge(lesson.x[:, t], carry)
-        torch.testing.assert_close(logits, decision.logits[:, t], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits, decision.actor[:, t], atol=1e-5, rtol=1e-4)
         expected = agent.actor_critic.value.predict(decision.critic[:, t])
         torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
 
@@ -183,7 +183,7 @@ def test_the_policy_loss_is_the_published_sum(value: str) -> None:
     decision, _ = agent.actor_critic(lesson.x, lesson.carry)
     rows_ = []
     for b, t in mask.nonzero().tolist():
-        logp = decision.logits[b, t].log_softmax(-1)
+        logp = decision.actor[b, t].log_softmax(-1)
         advantage = lesson.ret[b, t] - lesson.baseline[b, t]
         critic = VALUE_TARGETS[value].loss(decision.critic[b, t], lesson.ret[b, t])
         entropy = torch.distributions.Categorical(logits=logp).entropy()

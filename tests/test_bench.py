@@ -6,11 +6,17 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from envs.probes import CountingDictGame
+from envs.spaces import ObsSpace, observe
+from envs.trees import each
 from runners import bench
+from runners.bench_parts import Bench
 from runners.bench_table import (
     RATE,
     SECONDS,
@@ -27,6 +33,7 @@ from runners.hardware import Hardware
 from runners.settings.config import Config
 from runners.settings.load import load
 from runners.settings.options import BenchOptions
+from tests.runs import games
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
@@ -143,3 +150,18 @@ def test_a_batch_too_long_to_time_is_timed_in_part_and_scaled() -> None:
 def test_work_is_repeated_while_it_fits_and_once_at_least() -> None:
     assert len(repeat(lambda: None, CPU, seconds=0.0)) == 1
     assert len(repeat(lambda: None, CPU, seconds=10.0, most=7)) == 7
+
+
+def test_random_batches_are_of_the_environments_spaces(config: Config) -> None:
+    env = games(CountingDictGame)
+    trainer: Any = SimpleNamespace(hardware=CPU)
+    batch = Bench(trainer, env, config, seconds=0.1).random_batch(50, 4)
+    each(lambda space, x: check(space, x, (50, 5)), env.spec.obs, batch.obs)
+    assert batch.act.shape == (50, 4, 2) and batch.act.dtype == torch.float32
+    assert batch.act.min() < -0.9 and batch.act.max() > 0.9
+
+
+def check(space: ObsSpace, frames: torch.Tensor, batch: tuple[int, int]) -> None:
+    assert frames.shape == (*batch, *space.shape) and frames.numpy().dtype == space.dtype
+    for frame in frames.flatten(0, 1).numpy():
+        observe("", space, frame)

@@ -69,7 +69,8 @@ def replay_of(folder: Path, env: Env) -> Replay:
     return Replay(
         folder,
         num_streams=env.num_envs,
-        obs_shape=env.spec.obs_shape,
+        obs=env.spec.obs,
+        act=env.spec.act,
         priorities={"all": 1.0},
         seed=0,
     )

@@ -121,7 +121,7 @@ def test_the_loss_of_a_frame_times_its_weight_has_the_mean_of_the_bound(
     draws = scripted(u.repeat_interleave(len(ORDERS)), ORDERS.repeat(600, 1))
     noised = process.corrupt(frame.expand(cases, -1), draws)
     assert noised.weight is not None
-    every = denoising_loss(bent(noised.z), frame.expand(cases, -1), noised) * noised.weight
+    every = denoising_loss(bent(noised.z), frame.expand(cases, -1), noised.scored) * noised.weight
     assert float(every.mean()) == pytest.approx(float(every_draw(bent, frame)), rel=3e-3)
 
 
@@ -254,7 +254,7 @@ def test_of_uniform_counts_the_loss_times_tokens_is_the_bound(table: Table) -> N
     made = Absorbing(vocab=VOCAB, schedule=Linear(), counts="uniform")
     tokens = frame.expand(40_000, -1)
     noised = made.corrupt(tokens, WIDE)
-    found = denoising_loss(bent(noised.z), tokens, noised) * TOKENS
+    found = denoising_loss(bent(noised.z), tokens, noised.scored) * TOKENS
     error = float(found.std()) / math.sqrt(len(found))
     assert float(found.mean()) == pytest.approx(float(every_draw(bent, frame)), abs=3 * error)
 

@@ -173,7 +173,7 @@ def test_a_corrupted_past_is_what_the_clean_stream_shows_and_labels_stay(kind: s
         assert (history != tokens).any()
         torch.manual_seed(0)
         loss = net.loss(batch, tokens)
-        frames = denoising_loss(said["token_head"], tokens[:, 1:], noised)
+        frames = denoising_loss(said["token_head"], tokens[:, 1:], noised.scored)
         torch.testing.assert_close(loss.parts["obs_ce"], frames.mean())
         shown = ~noised.scored
         assert torch.equal(noised.z[shown], tokens[:, 1:][shown])

@@ -52,7 +52,7 @@ def test_the_loss_is_the_mean_over_a_frames_scored_tokens() -> None:
     scored[0, 0], scored[0, 1] = False, True
     noised = Noised(tokens, scored, torch.zeros(2, 3))
     for smoothing in (0.0, 0.1):
-        found = denoising_loss(logits, tokens, noised, smoothing)
+        found = denoising_loss(logits, tokens, noised.scored, smoothing)
         logp = logits.log_softmax(-1)
         hit = logp.gather(-1, tokens[..., None])[..., 0]
         nats = -(1 - smoothing) * hit - smoothing * logp.mean(-1)
@@ -62,9 +62,11 @@ def test_the_loss_is_the_mean_over_a_frames_scored_tokens() -> None:
                 if scored[b, f].any():
                     expected = nats[b, f][scored[b, f]].mean()
                     torch.testing.assert_close(found[b, f], expected)
-    low = denoising_loss(logits.bfloat16(), tokens, noised)
+    low = denoising_loss(logits.bfloat16(), tokens, noised.scored)
     assert low.dtype == torch.float32
-    torch.testing.assert_close(low, denoising_loss(logits.bfloat16().float(), tokens, noised))
+    torch.testing.assert_close(
+        low, denoising_loss(logits.bfloat16().float(), tokens, noised.scored)
+    )
 
 
 def test_tokens_that_are_not_scored_have_no_gradient_and_may_be_impossible() -> None:
@@ -73,7 +75,7 @@ def test_tokens_that_are_not_scored_have_no_gradient_and_may_be_impossible() -> 
     logits.requires_grad_()
     tokens = torch.tensor([[2, 2, 2]])
     scored = torch.tensor([[False, True, False]])
-    loss = denoising_loss(logits, tokens, Noised(tokens, scored, torch.ones(1)))
+    loss = denoising_loss(logits, tokens, scored)
     loss.sum().backward()
     assert loss.isfinite().all() and logits.grad is not None
     torch.testing.assert_close(loss[0], F.cross_entropy(logits[0, 1:2], tokens[0, 1:2]))

@@ -238,7 +238,7 @@ def learned() -> Any:
     for _ in range(600):
         frames = (torch.rand(256, 1) < 0.3).long().expand(-1, 4)
         noised = process.corrupt(frames)
-        loss = denoising_loss(denoise(noised.z), frames, noised).mean()
+        loss = denoising_loss(denoise(noised.z), frames, noised.scored).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from envs import spaces
 from envs.experience import Segment
 from envs.trees import named
 from runners.dream import dream, log_dreams, main, write_dreams
@@ -159,7 +160,8 @@ def test_training_logs_clip_grid_chart_and_numbers(tmp_path: Path) -> None:
     replay = Replay(
         tmp_path / "replay",
         num_streams=1,
-        obs_shape=(SIZE, SIZE, 3),
+        obs=spaces.Image((SIZE, SIZE, 3)),
+        act=spaces.Discrete(5),
         priorities={"world_model": 1.0},
         seed=0,
     )

@@ -139,3 +139,4 @@ def test_spaces_travel_and_describe_themselves() -> None:
         "6 continuous in [-1, 1]",
     ]
     assert describe(MultiDiscrete((2,) * 4)) == "4 choices of 2"
+    assert describe({"a": Vector(2), "b": Vector(1)}) == "a: vector of 2; b: vector of 1"

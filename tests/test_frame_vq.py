@@ -17,6 +17,7 @@ from runners.settings.tokenizers import FrameVqSettings
 from tests.nets import (
     NUM_ACTIONS,
     assert_same,
+    codecs,
     cut,
     gradients,
     no_waiting,
@@ -76,7 +77,7 @@ def test_the_defaults_have_as_many_parameters_as_published() -> None:
     numbers = FrameVqSettings().model_dump()
     with torch.device("meta"):
         quantizer = make(QUANTIZERS, numbers.pop("quantizer"), tokens=16)
-        shapes = {"obs_shape": (64, 64, 3), "num_actions": 18}
+        shapes = {"space": Image((64, 64, 3)), "actions": codecs(18)}
         net = make(TOKENIZERS, numbers, **shapes, quantizer=quantizer)
     assert sum(p.numel() for p in net.parameters()) == 4_027_523
 

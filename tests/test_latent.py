@@ -67,7 +67,7 @@ def test_acting_step_by_step_sees_the_features_of_windows() -> None:
         torch.testing.assert_close(x, expected, atol=1e-5, rtol=1e-4)
         logits, value, _ = agent.judge(play.obs[:, t], carry)
         decision, _ = agent.actor_critic(expected[:, None], ())
-        torch.testing.assert_close(logits, decision.logits[:, 0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits, decision.actor[:, 0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(
             value, agent.actor_critic.value.predict(decision.critic)[:, 0], atol=1e-3, rtol=1e-3
         )
@@ -132,7 +132,7 @@ def test_a_lesson_begins_with_real_features_and_goes_on_with_imagined_ones() -> 
     assert lesson.x.dtype == torch.float32 and not lesson.x.requires_grad
     logits, _, _ = agent.judge(past.obs[:, -1], agent.watch(past))
     decision, _ = agent.actor_critic(lesson.x, lesson.carry)
-    torch.testing.assert_close(logits, decision.logits[:, 0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, decision.actor[:, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_the_policy_loss_moves_the_policy_alone() -> None:
@@ -203,8 +203,11 @@ def test_no_more_of_a_window_is_seen_than_it_shows() -> None:
 @pytest.mark.parametrize("epsilon", [0.0, 0.5])
 def test_memory_rebuilt_from_replay_is_that_of_acting_on(tmp_path: Path, epsilon: float) -> None:
     """Across the ends of episodes, and where actions were not the policy's."""
-    agent = new_agent(small(agent=PRESET), COUNTING().spec, HARDWARE)
-    replay = Replay(tmp_path, num_streams=3, obs_shape=(64, 64, 3), priorities={"all": 1.0}, seed=0)
+    spec = COUNTING().spec
+    agent = new_agent(small(agent=PRESET), spec, HARDWARE)
+    replay = Replay(
+        tmp_path, num_streams=3, obs=spec.obs, act=spec.act, priorities={"all": 1.0}, seed=0
+    )
     collector = LocalCollector(
         games(COUNTING),
         replay,

@@ -18,6 +18,7 @@ from agents.critic_targets import SelfRegularised
 from agents.returns import Percentiles
 from agents.views import Momentary
 from envs.probes import CountingGame
+from envs.spaces import Vector
 from runners.checkpoint import load, save
 from runners.evaluate import play
 from runners.opening import new_agent
@@ -40,8 +41,8 @@ class Pooled(Momentary):
 
     looks = True
 
-    def shape(self, world_model: WorldModel) -> tuple[int, ...]:
-        return (FEATS,)
+    def space(self, world_model: WorldModel) -> Vector:
+        return Vector(FEATS)
 
     def real(self, world_model: WorldModel, window: Batch) -> Tensor:
         return self._pooled(window.obs)
@@ -55,7 +56,7 @@ class Pooled(Momentary):
 
 
 def mlp(value: str = "two_hot", layers: int = 2, feats: int = FEATS) -> Mlp:
-    return Mlp(obs_shape=(feats,), num_actions=NUM_ACTIONS, hidden=16, layers=layers, value=value)
+    return Mlp(space=Vector(feats), outputs=NUM_ACTIONS, hidden=16, layers=layers, value=value)
 
 
 def trainer_with_mlp(folder: Path, **hooks: Any) -> Trainer:
@@ -65,8 +66,9 @@ def trainer_with_mlp(folder: Path, **hooks: Any) -> Trainer:
     torch.manual_seed(1)
     agent = Agent(
         world_model=usual.world_model,
-        view=Pooled(obs_shape=COUNTING().spec.obs_shape, context=2),
+        view=Pooled(env=COUNTING().spec, context=2),
         actor_critic=mlp("hl_gauss"),
+        head=usual.head,
         horizon=usual.horizon,
         gamma=usual.gamma,
         lam=usual.lam,
@@ -91,7 +93,7 @@ def test_it_starts_without_preferences_and_with_values_of_zero() -> None:
     for value in VALUE_TARGETS:
         net = mlp(value)
         decision, _ = net(torch.randn(20, 3, FEATS) * 10, ())
-        assert 0 < decision.logits.detach().abs().max() < 0.1
+        assert 0 < decision.actor.detach().abs().max() < 0.1
         assert net.value.predict(decision.critic).abs().max() < 1e-4
 
 
@@ -110,7 +112,7 @@ def test_its_outputs_are_float32_under_autocast() -> None:
     plain, _ = net(x, ())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         decision, _ = net(x, ())
-    for ours, exact in ((decision.logits, plain.logits), (decision.critic, plain.critic)):
+    for ours, exact in ((decision.actor, plain.actor), (decision.critic, plain.critic)):
         assert ours.dtype == torch.float32 and not torch.equal(ours, exact)
         torch.testing.assert_close(ours, exact, atol=0.2, rtol=0.1)
         assert (ours != ours.bfloat16().float()).float().mean() > 0.9
@@ -120,7 +122,7 @@ def test_policy_and_critic_share_nothing() -> None:
     net = mlp()
     shake(net)
     decision, _ = net(torch.randn(3, 4, FEATS), ())
-    ours = gradients(net, decision.logits.square().sum())
+    ours = gradients(net, decision.actor.square().sum())
     theirs = gradients(net, net(torch.randn(3, 4, FEATS), ())[0].critic.square().sum())
     assert not ours.keys() & theirs.keys()
     assert ours.keys() | theirs.keys() == {name for name, _ in net.named_parameters()}

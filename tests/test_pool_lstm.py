@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from agents.actor_critics.pool_lstm import PoolEncoder, pool_lstm
+from envs.spaces import Image
 from runners.settings.policies import PoolLstmSettings
 from tests.nets import gradients, no_waiting, small_agent, windows
 
@@ -28,7 +29,7 @@ def test_a_stage_is_convolution_pooling_relu(patch: int) -> None:
 def test_the_defaults_have_as_many_parameters_as_published() -> None:
     numbers = PoolLstmSettings(value="scalar").model_dump(exclude={"kind"})
     with torch.device("meta"):
-        net = pool_lstm(obs_shape=(64, 64, 3), num_actions=18, **numbers)
+        net = pool_lstm(space=Image((64, 64, 3)), outputs=18, **numbers)
     counts = [sum(p.numel() for p in part.parameters()) for part in net.children()]
     assert counts == [65_568, 3_149_824, 9_234, 513]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from envs.experience import Segment
+from envs.spaces import Discrete, Image
 from runners import checkpoint
 from runners.errors import UserError
 from runners.replay import Replay
@@ -23,7 +24,8 @@ def make_replay(folder: Path, *, num_streams: int = 2, alpha: float = 1.0, **mor
     return Replay(
         folder,
         num_streams=num_streams,
-        obs_shape=SHAPE,
+        obs=Image(SHAPE),
+        act=Discrete(50),
         priorities=priorities,
         seed=3,
         **more,  # type: ignore[arg-type]

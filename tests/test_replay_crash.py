@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from envs.experience import Segment
+from envs.spaces import Discrete, Image
 from runners import replay_store
 from runners.errors import UserError
 from runners.replay_store import Store
@@ -33,7 +34,7 @@ def random_segment(env: int, episode: int, first: int, steps: int, *, end: bool)
 
 
 def open_store(folder: Path) -> Store:
-    return Store.open(folder, num_streams=2, obs_shape=SHAPE)
+    return Store.open(folder, num_streams=2, obs=Image(SHAPE), act=Discrete(17))
 
 
 def episodes_of(store: Store, env: int) -> list[int]:

@@ -38,11 +38,11 @@ def test_a_policy_that_reads_what_changed_is_refused() -> None:
 @pytest.mark.parametrize(
     ("view", "kind", "text"),
     [
-        ("tokens", "cnn_lstm", "it looks at pictures"),
-        ("tokens", "pool_lstm", "it looks at pictures"),
+        ("tokens", "cnn_lstm", "it reads frames, which agent.view=frame or reconstruction shows"),
+        ("tokens", "pool_lstm", "it reads frames"),
         ("frame", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
         ("reconstruction", "token_transformer", "it reads tokens"),
-        ("latent", "cnn_lstm", "it looks at pictures; agent.actor_critic.kind=mlp reads features"),
+        ("latent", "cnn_lstm", "agent.actor_critic.kind=mlp reads features"),
         ("latent", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
         ("frame", "mlp", "it reads features, which agent.view=latent shows"),
         ("tokens", "mlp", "it reads features, which agent.view=latent shows"),

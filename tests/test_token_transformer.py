@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from agents.actor_critics.token_transformer import TokenTransformer
 from agents.agent import Agent, Lesson, forget
+from agents.protocols import Vectors
 from runners.settings.policies import TokenTransformerSettings
 from tests.nets import NUM_ACTIONS, gradients, no_waiting, scribble, shake, small_agent, windows
 
@@ -27,8 +28,8 @@ THEIRS = {
 
 def policy(layers: int = 2) -> TokenTransformer:
     net = TokenTransformer(
-        obs_shape=(TOKENS, DIM),
-        num_actions=NUM_ACTIONS,
+        space=Vectors(TOKENS, DIM),
+        outputs=NUM_ACTIONS,
         width=WIDTH,
         layers=layers,
         heads=2,
@@ -62,7 +63,7 @@ def test_an_encoder_reads_cls_the_tokens_and_memory() -> None:
         layer.load_state_dict(weights)
         y = layer(y)
     hidden = net.norm(y[:, 0])
-    same((after, decision.logits[:, 0]), (hidden, net.actor(hidden)))
+    same((after, decision.actor[:, 0]), (hidden, net.actor(hidden)))
     torch.testing.assert_close(decision.critic[:, 0], net.critic(hidden), atol=1e-5, rtol=1e-4)
     assert begun.shape == (3, 1) and begun.all()
 
@@ -81,8 +82,8 @@ def test_where_a_token_stands_matters_through_positions_alone() -> None:
 def test_the_memory_is_what_feeds_the_heads_and_comes_back_with_its_gradient() -> None:
     net, x = policy(), stretch().requires_grad_()
     decision, (memory, _) = net(x, net.initial(3))
-    assert torch.equal(net.actor(memory), decision.logits[:, -1])
-    (grad,) = torch.autograd.grad(decision.logits[:, -1].square().sum(), x)
+    assert torch.equal(net.actor(memory), decision.actor[:, -1])
+    (grad,) = torch.autograd.grad(decision.actor[:, -1].square().sum(), x)
     assert (grad.abs().amax((0, 2, 3)) > 0).all()
 
 
@@ -92,7 +93,7 @@ def test_acting_step_by_step_decides_as_the_whole_stretch_does() -> None:
     carry = net.initial(3)
     for t in range(4):
         decision, carry = net(x[:, t : t + 1], carry)
-        torch.testing.assert_close(decision.logits[:, 0], whole.logits[:, t])
+        torch.testing.assert_close(decision.actor[:, 0], whole.actor[:, t])
         torch.testing.assert_close(decision.critic[:, 0], whole.critic[:, t])
     same(carry, last)
 
@@ -101,10 +102,10 @@ def test_rows_of_a_batch_do_not_meet() -> None:
     net, x = policy(), stretch()
     whole, _ = net(x, net.initial(3))
     other = torch.cat((x[:1], torch.randn_like(x[1:])))
-    torch.testing.assert_close(net(other, net.initial(3))[0].logits[0], whole.logits[0])
+    torch.testing.assert_close(net(other, net.initial(3))[0].actor[0], whole.actor[0])
     for row in range(3):
         alone, _ = net(x[row : row + 1], net.initial(1))
-        torch.testing.assert_close(alone.logits[0], whole.logits[row], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone.actor[0], whole.actor[row], atol=1e-5, rtol=1e-4)
 
 
 def test_memory_begins_anew_exactly_where_an_episode_does() -> None:
@@ -115,19 +116,19 @@ def test_memory_begins_anew_exactly_where_an_episode_does() -> None:
     rest, _ = net(x[:, 3:], carry)
     fresh, _ = net(x[:, 3:], net.initial(3))
     whole, _ = net(x, net.initial(3))
-    torch.testing.assert_close(rest.logits[0], fresh.logits[0])
-    torch.testing.assert_close(rest.logits[1:], whole.logits[1:, 3:])
-    assert ((rest.logits - fresh.logits).abs().amax((1, 2)) > 1e-3).tolist() == [False, True, True]
+    torch.testing.assert_close(rest.actor[0], fresh.actor[0])
+    torch.testing.assert_close(rest.actor[1:], whole.actor[1:, 3:])
+    assert ((rest.actor - fresh.actor).abs().amax((1, 2)) > 1e-3).tolist() == [False, True, True]
 
 
 def test_it_begins_with_a_learned_memory_which_begins_at_zero() -> None:
     numbers = TokenTransformerSettings().model_dump(exclude={"kind"})
-    fresh = TokenTransformer(obs_shape=(TOKENS, DIM), num_actions=NUM_ACTIONS, **numbers)
+    fresh = TokenTransformer(space=Vectors(TOKENS, DIM), outputs=NUM_ACTIONS, **numbers)
     assert not fresh.first.any() and not fresh.critic.weight.any() and not fresh.critic.bias.any()
     net, x = policy(), stretch(steps=1)
     told = (net.first.expand(3, -1), torch.ones(3, 1))
     same(net(x, net.initial(3))[1], net(x, told)[1])
-    assert gradients(net, net(x, net.initial(3))[0].logits.sum())["first"].any()
+    assert gradients(net, net(x, net.initial(3))[0].actor.sum())["first"].any()
 
 
 @pytest.mark.parametrize("padding", [1, 3])
@@ -177,10 +178,10 @@ def test_memory_and_heads_stay_float32() -> None:
         decision, carry = net(x, net.initial(3))
         watched = net.watch(x, torch.ones(3, 4, dtype=torch.bool))
     same(watched, carry)
-    for y in (decision.logits, decision.critic, *carry):
+    for y in (decision.actor, decision.critic, *carry):
         assert y.dtype == torch.float32
-    assert (decision.logits != decision.logits.bfloat16().float()).float().mean() > 0.9
-    torch.testing.assert_close(decision.logits, exact.logits, atol=0.2, rtol=0.1)
+    assert (decision.actor != decision.actor.bfloat16().float()).float().mean() > 0.9
+    torch.testing.assert_close(decision.actor, exact.actor, atol=0.2, rtol=0.1)
 
 
 def test_nothing_waits_for_the_host() -> None:
@@ -220,7 +221,7 @@ def coin(agent: Agent, shapes: Tensor, rows: int, remembers: bool) -> tuple[Less
         x = x.flatten(0, 1)[:, None]
     carry = net.initial(len(x))
     decision, _ = net(x, carry)
-    act = torch.distributions.Categorical(logits=decision.logits).sample()
+    act = torch.distributions.Categorical(logits=decision.actor).sample()
     value = net.value.predict(decision.critic)
     right = (act.view(rows, 2)[:, 1] == side).float()
     ret = right[:, None].expand(-1, 2).reshape(act.shape)

@@ -41,7 +41,7 @@ def test_the_policy_acts_on_reconstructions() -> None:
     torch.testing.assert_close(carry, agent.actor_critic.watch(seen[:, :-1], past.seen[:, :-1]))
     logits, _, _ = agent.judge(obs, carry)
     expected, _ = agent.actor_critic(rebuilt(agent, obs[:, None]), carry)
-    torch.testing.assert_close(logits, expected.logits[:, 0])
+    torch.testing.assert_close(logits, expected.actor[:, 0])
     assert torch.equal(
         agent.view.real(agent.world_model, single(obs)), rebuilt(agent, obs[:, None])
     )
@@ -65,7 +65,7 @@ def test_a_lesson_begins_with_the_last_real_frame_and_goes_on_with_imagined_ones
         assert torch.equal(lesson.x[:, t], shown(state)), "decoded once, not again"
         logits, _, carry = agent.judge_dream(state, carry)
         expected, _ = agent.actor_critic(lesson.x, lesson.carry)
-        torch.testing.assert_close(logits, expected.logits[:, t], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits, expected.actor[:, t], atol=1e-5, rtol=1e-4)
         torch.rand(len(past.act), 1)
 
 
@@ -101,7 +101,7 @@ def test_the_policy_acts_on_the_vectors_of_tokens() -> None:
     assert torch.equal(agent.view.real(agent.world_model, single(obs)), seen)
     logits, _, _ = agent.judge(obs, carry)
     expected, _ = agent.actor_critic(seen, carry)
-    torch.testing.assert_close(logits, expected.logits[:, 0])
+    torch.testing.assert_close(logits, expected.actor[:, 0])
 
 
 def test_a_lesson_of_tokens_begins_with_real_ones_and_goes_on_with_imagined_ones() -> None:

@@ -7,6 +7,7 @@ choice, else (B,...,A).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -185,10 +186,12 @@ class Layout(Protocol):
     the frame it led to.
     `whole`: whether tokens show whole frames, not what changed. Where neither tokens nor looks show
     a frame, the first real one of each row stands where its moment ends; `root_size` is 1 then.
+    `spans`: which tokens are of which observation, where there are several.
     """
 
     tokens: int
     whole: bool
+    spans: Mapping[str, slice]
     root_size: int
     act_size: int
     look_size: int

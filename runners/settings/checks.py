@@ -165,8 +165,8 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
 
 
 SHOWS = {
-    "frame": "pictures",
-    "reconstruction": "pictures",
+    "frame": "frames",
+    "reconstruction": "frames",
     "tokens": "tokens",
     "latent": "features",
 }
@@ -174,18 +174,18 @@ SHOWS = {
 
 
 def _sight(agent: AgentSettings) -> Iterator[str]:
-    """Pictures are for convolutions, tokens for a transformer, features for a perceptron."""
+    """Frames are for networks that see, tokens and features for others."""
     kind, shown = agent.actor_critic.kind, SHOWS[agent.view]
     wanted = agent.actor_critic.reads
-    text = f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it "
-    if wanted == shown:
+    if shown in wanted:
         return
-    if wanted == "pictures":
-        reader = next(word for word, cls in ACTOR_CRITICS.items() if cls.reads == shown)
-        yield f"{text}looks at pictures; agent.actor_critic.kind={reader} reads {shown}"
-    else:
-        view = next(word for word, what in SHOWS.items() if what == wanted)
-        yield f"{text}reads {wanted}, which agent.view={view} shows"
+    reader = next(word for word, cls in ACTOR_CRITICS.items() if shown in cls.reads)
+    views = [word for word, what in SHOWS.items() if what in wanted]
+    yield (
+        f"agent.view={agent.view} with agent.actor_critic.kind={kind}: it reads "
+        f"{' or '.join(wanted)}, which agent.view={' or '.join(views)} shows; "
+        f"agent.actor_critic.kind={reader} reads {shown}"
+    )
 
 
 def _latent(agent: AgentSettings) -> Iterator[str]:
@@ -213,7 +213,7 @@ def longest_dream(agent: AgentSettings) -> int | None:
     if not isinstance(dynamics, TransformerSettings):
         return None
     blind = isinstance(dynamics.layout, BlindLayoutSettings)
-    return dynamics.blocks - 1 if blind and SHOWS[agent.view] != "pictures" else None
+    return dynamics.blocks - 1 if blind and SHOWS[agent.view] != "frames" else None
 
 
 def _heads(settings: TransformerSettings | TokenTransformerSettings, at: str) -> Iterator[str]:

@@ -13,9 +13,9 @@ Channels = Annotated[int, Field(ge=1, le=1024)]
 
 
 class ActorCriticSettings(Settings):
-    """What all actor-critics have. `reads`: pictures, tokens or features; the view must show it."""
+    """What all actor-critics have. `reads`: frames, tokens, features; the view must show one."""
 
-    reads: ClassVar[str] = "pictures"
+    reads: ClassVar[tuple[str, ...]] = ("frames",)
     kind: str = Field(description="which actor-critic")
     value: Literal["two_hot", "scalar", "hl_gauss"] = Field(
         "two_hot",
@@ -51,7 +51,7 @@ class PoolLstmSettings(ActorCriticSettings):
 class TokenTransformerSettings(ActorCriticSettings):
     """A transformer over a frame's tokens and a memory token, as DART has it."""
 
-    reads = "tokens"
+    reads = ("tokens",)
     kind: Literal["token_transformer"] = Field(
         "token_transformer", description="which actor-critic"
     )
@@ -62,9 +62,9 @@ class TokenTransformerSettings(ActorCriticSettings):
 
 
 class MlpSettings(ActorCriticSettings):
-    """Perceptrons over features, without memory; policy and critic share nothing."""
+    """Perceptrons over features or tokens, without memory; policy and critic share nothing."""
 
-    reads = "features"
+    reads = ("features", "tokens")
     kind: Literal["mlp"] = Field("mlp", description="which actor-critic")
     hidden: int = Field(512, ge=1, le=8192, description="units of a hidden layer")
     layers: int = Field(2, ge=0, le=16, description="hidden layers of each")

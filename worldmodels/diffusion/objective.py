@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from worldmodels.diffusion.draws import log_probs
 from worldmodels.diffusion.kernels import Kernel
-from worldmodels.diffusion.processes import Noised
 
 
 def token_nll(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -22,12 +21,12 @@ def token_nll(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def denoising_loss(
-    logits: Tensor, tokens: Tensor, noised: Noised, label_smoothing: float = 0.0
+    logits: Tensor, tokens: Tensor, scored: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
     """Mean cross-entropy (...) of a frame's scored tokens; 0 of a frame that has none.
 
-    logits (...,N,V); tokens (...,N) the clean ones. label_smoothing as in torch's cross_entropy;
-    with it, a logit of -inf makes the loss infinite.
+    logits (...,N,V); tokens (...,N) the clean ones; scored (...,N) bool. label_smoothing as in
+    torch's cross_entropy; with it, a logit of -inf makes the loss infinite.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     scores = F.cross_entropy(
@@ -36,8 +35,8 @@ def denoising_loss(
         reduction="none",
         label_smoothing=label_smoothing,
     ).view(tokens.shape)
-    total = torch.where(noised.scored, scores, 0).sum(-1)
-    return total / noised.scored.sum(-1).clamp_min(1)
+    total = torch.where(scored, scores, 0).sum(-1)
+    return total / scored.sum(-1).clamp_min(1)
 
 
 def time_bound(

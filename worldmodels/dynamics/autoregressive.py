@@ -43,6 +43,7 @@ class Autoregressive(OneTransformer):
             end_logits=self.end_head(feats[:, :, 0]),
             reward=self.reward,
             weights=self.weights,
+            spans=self.layout.spans,
         )
 
     def _features(self, batch: Batch, tokens: Tensor) -> Tensor:

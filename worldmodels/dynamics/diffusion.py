@@ -110,6 +110,7 @@ class Diffusion(nn.Module):
         past = self.net.empty(len(x), x.shape[1])
         past, feats = self.net.read(past, self._clean(x), seen, drop)
         noised = self.process.corrupt(frames)
+        which = noised.scored
         told = seen & ~goal.alone[:, None]
         # A frame is denoised as if only the blocks before its own had been read.
         earlier = torch.ones_like(told[0, 1:, None] & told[0]).tril()
@@ -122,16 +123,22 @@ class Diffusion(nn.Module):
             before=feats[:, :-1] * told[:, :-1, None, None],
             drop=drop,
         )
-        scored = noised.scored.float()
+        scored = which.float()
         hits = (logits.argmax(-1) == frames) * scored
         ask = feats[:, 1:, -1]
-        token = denoising_loss(logits, frames, noised, self.label_smoothing)
-        sharp = denoising_loss(logits.detach(), frames, noised) if self.label_smoothing else token
+        token = denoising_loss(logits, frames, which, self.label_smoothing)
+        sharp = denoising_loss(logits.detach(), frames, which) if self.label_smoothing else token
         return weigh(
             batch,
             token=token,
             nll=bound_of(sharp, noised, goal),
             hits=hits.sum(-1) / scored.sum(-1).clamp_min(1),
+            entries={
+                name: denoising_loss(
+                    logits[..., span, :].detach(), frames[..., span], which[..., span]
+                )
+                for name, span in self.layout.spans.items()
+            },
             rew_logits=self.reward_head(ask),
             end_logits=self.end_head(ask),
             reward=self.reward,

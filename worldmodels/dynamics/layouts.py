@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ class Embedded(nn.Module):
     action: Codec
     token: nn.Embedding
 
-    def __init__(self, *, space: Space, width: int, tokens: int) -> None:
+    def __init__(
+        self, *, space: Space, width: int, tokens: int, spans: Mapping[str, slice]
+    ) -> None:
         super().__init__()
-        self.space, self.width, self.tokens = space, width, tokens
+        self.space, self.width, self.tokens, self.spans = space, width, tokens, spans
 
     def _embed(self, actions: ActionCodecs, vocab: int) -> None:
         """Build what embeds actions and tokens: the last step of a constructor."""
@@ -66,11 +69,12 @@ class BlindLayout(Embedded):
         width: int,
         vocab: int,
         tokens: int,
+        spans: Mapping[str, slice],
         base: int,
         latent: int,
         **stages: Any,
     ) -> None:
-        super().__init__(space=space, width=width, tokens=tokens)
+        super().__init__(space=space, width=width, tokens=tokens, spans=spans)
         shape = Stages(**stages)
         self.frame, _ = eyes(
             space, lambda: FrameEncoder(3, base=base, latent=latent, stages=shape), width
@@ -111,9 +115,16 @@ class TokenLayout(Embedded):
     whole = True
 
     def __init__(
-        self, *, space: Space, actions: ActionCodecs, width: int, vocab: int, tokens: int
+        self,
+        *,
+        space: Space,
+        actions: ActionCodecs,
+        width: int,
+        vocab: int,
+        tokens: int,
+        spans: Mapping[str, slice],
     ) -> None:
-        super().__init__(space=space, width=width, tokens=tokens)
+        super().__init__(space=space, width=width, tokens=tokens, spans=spans)
         self.root_size = tokens
         self._embed(actions, vocab)
 

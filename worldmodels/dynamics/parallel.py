@@ -62,6 +62,7 @@ class Parallel(OneTransformer):
             end_logits=self.end_head(ask),
             reward=self.reward,
             weights=self.weights,
+            spans=self.layout.spans,
         )
 
     def _features(self, batch: Batch, tokens: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Axes: B batch, T steps, K tokens a frame, V vocabulary, R outputs of the reward 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,9 +48,11 @@ def step_loss(
     end_logits: Tensor,
     reward: RewardTarget,
     weights: Weights,
+    spans: Mapping[str, slice],
 ) -> Loss:
     """Cross-entropies over valid steps; tokens (B,T,K) describe obs[:, 1:].
 
+    spans: the tokens of each of several observations, whose cost is then logged by name.
     logits (B,T,K,V); rew_logits (B,T,R); end_logits (B,T,2). A truncated step is no end: its
     label is False.
     """
@@ -61,6 +64,7 @@ def step_loss(
         token=scores.mean(-1),
         nll=scores.sum(-1),
         hits=(logits.argmax(-1) == tokens).float().mean(-1),
+        entries={name: scores[..., span].mean(-1) for name, span in spans.items()},
         rew_logits=rew_logits,
         end_logits=end_logits,
         reward=reward,
@@ -74,6 +78,7 @@ def weigh(
     token: Tensor,
     nll: Tensor | None,
     hits: Tensor,
+    entries: Mapping[str, Tensor],
     rew_logits: Tensor,
     end_logits: Tensor,
     reward: RewardTarget,
@@ -82,6 +87,7 @@ def weigh(
     """The same where what each step's tokens cost, (B,T), and the share guessed is known.
 
     nll (B,T): what the frame costs in nats, which counts in no sum; None where nobody knows.
+    entries: the same as `token` of several observations by themselves, for the log.
     """
     weight = batch.valid.float() / batch.valid.sum().clamp_min(1)
     end = F.cross_entropy(
@@ -99,8 +105,9 @@ def weigh(
         "obs_accuracy": (hits * weight).sum(),
         "reward_accuracy": (right * weight).sum(),
     }
+    each = {f"{name}/obs_ce": (cost.detach() * weight).sum() for name, cost in entries.items()}
     nats = {} if nll is None else {"nll": (nll.detach() * weight).sum()}
-    return Loss(total, parts | nats | accuracy)
+    return Loss(total, parts | each | nats | accuracy)
 
 
 def predict(
