@@ -191,6 +191,36 @@ def test_training_logs_clip_grid_chart_and_numbers(tmp_path: Path) -> None:
     assert not any(tag.startswith("imagination/nll_") for tag in record)
 
 
+def test_training_logs_several_things_by_their_names(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    replay = Replay(
+        tmp_path / "replay",
+        num_streams=1,
+        obs={
+            "state": spaces.Vector(3),
+            "pixels": spaces.Image((SIZE, SIZE, 3)),
+            "inner/kinds": spaces.Categories((4, 2)),
+        },
+        act=spaces.Discrete(5),
+        priorities={"world_model": 1.0},
+        seed=0,
+    )
+    for seed in range(2):
+        replay.add(0, episode(40, seed, shows=Several()))
+    log = RunLog(tmp_path)
+    assert log_dreams(log, FakeAgent(shows=Several(), drift=1), replay, 20, context=5, horizon=15)
+    log.close()
+    replay.close()
+    shown = set(EventAccumulator(str(tmp_path / "tb")).Reload().Tags()["images"])
+    charts = {f"imagination/{n}/error_by_horizon" for n in ("state", "pixels", "inner/kinds")}
+    assert shown == {"imagination/beside_reality", "imagination/same_start"} | charts
+    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert record["imagination/inner/kinds/mse_h1"] == 0.5
+    assert record["imagination/state/recon_l1_h15"] == 0
+    assert record["imagination/reward_error_h15"] == 1
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands for a trained run; gives the list of what was asked of it."""
