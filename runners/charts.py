@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from runners.drawing import BLUE, FAINT, GRID, INK, PAPER, Plot, text
+from runners.drawing import BLUE, FAINT, GRID, INK, PAPER, Plot, fitted, font, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def line_chart(
     top = 66 + ROW * len(named)
     page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
     draw = ImageDraw.Draw(page)
-    text(draw, (12, 16), title, 15)
+    text(draw, (12, 16), fitted(title, 15, page.width - 24), 15)
     numbers = np.concatenate([np.concatenate([line.y, line.low, line.high]) for line in lines])
     low, high = _range(numbers, zero)
 
@@ -99,7 +99,8 @@ def line_chart(
 
 def _range(numbers: np.ndarray, zero: bool) -> tuple[float, float]:
     """From where to where the picture goes."""
-    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    numbers = numbers[np.isfinite(numbers)]
+    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 0.0)
     if zero:
         low, high = min(0.0, low) * 1.05, max(0.0, high) * 1.05
     else:
@@ -114,11 +115,10 @@ ROW = 20
 def _legend(lines: Sequence[Line], width: float) -> list[list[tuple[float, Line]]]:
     """Rows of a legend, each line with its place from the left; none is wider than `width`."""
     rows: list[list[tuple[float, Line]]] = [[]]
-    measure, at = ImageDraw.Draw(Image.new("RGB", (1, 1))), 0.0
+    at = 0.0
     for line in lines:
-        while measure.textlength(line.name, font_size=13) > width - 28:
-            line = replace(line, name=f"{line.name[:-2]}…")
-        wide = 28 + measure.textlength(line.name, font_size=13)
+        line = replace(line, name=fitted(line.name, 13, width - 28))
+        wide = 28 + font(13).getlength(line.name)
         if rows[-1] and at + wide > width:
             rows.append([])
             at = 0.0

@@ -66,8 +66,8 @@ def main(runs: Sequence[Path], options: ReportOptions, command: Sequence[str]) -
     write_atomic(out / "curves.csv", curves(results))
     (out / "curves.png").write_bytes(encode_png(charts(results, chance)))
     for result in results:
-        for picture in sorted(result.path.glob("media/imagine-last/horizon.png")):
-            shutil.copyfile(picture, out / f"horizon-s{result.seed}.png")
+        for picture in sorted(result.path.glob("media/imagine-last/horizon*.png")):
+            shutil.copyfile(picture, out / f"{picture.stem}-s{result.seed}.png")
     write_atomic(out / "summary.json", json_text(found))
     text = markdown(found, results)
     write_atomic(out / "report.md", text)
@@ -237,7 +237,7 @@ def _of_run(result: RunResult, chance: Chance | None) -> dict[str, Any]:
         }
         | {"torch": result.versions.get("packages", {}).get("torch")},
         "commands": result.commands,
-        "horizon": result.horizon,
+        "horizons": result.horizons,
     }
 
 

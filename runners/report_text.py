@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
+from runners.frame_errors import Pictures
 from runners.markdown import markdown_table
 from runners.settings.show import place
 
@@ -95,37 +96,45 @@ def _verdict(found: dict[str, Any]) -> str:
 
 
 def _imagination(results: Sequence[RunResult]) -> list[str]:
-    shown = [result for result in results if result.horizon is not None]
-    if not shown:
+    """A table for each thing that the environment shows; nothing where no dreams were drawn."""
+    reports = [(result.seed, report) for result in results for report in result.horizons]
+    if not reports:
         return []
+    first = reports[0][1]
+    blocks = [
+        "## Imagination beside reality",
+        f"With 95 % intervals, over {first['num_windows']} windows of {first['num_episodes']} "
+        "held-out games (per seed).",
+    ]
+    # Reports of older runs are of pictures, and do not say so.
+    for entry in dict.fromkeys(report.get("entry", "") for _, report in reports):
+        those = [(seed, r) for seed, r in reports if r.get("entry", "") == entry]
+        unit = those[0][1].get("unit", Pictures.unit)
+        blocks += [f"{f'{entry}: ' if entry else ''}{unit}.", _errors(those)]
+    return blocks
+
+
+def _errors(reports: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    """Errors by horizon of one entry, by seed."""
     rows = []
-    for result in shown:
-        report = result.horizon
-        assert report is not None
+    for seed, report in reports:
         last = report["horizon"][-1]
         for h in sorted({*(h for h in HORIZONS if h < last), last}):
             dream, copy = report["mse"]["mean"][h - 1], report["copy_mse"]["mean"][h - 1]
             rows.append(
                 [
-                    str(result.seed),
+                    str(seed),
                     str(h),
                     _error(report["mse"], h),
                     _error(report.get("misled_mse"), h),
                     _error(report["copy_mse"], h),
-                    f"{dream / copy:.2f}" if copy else "-",
+                    f"{dream / copy:.2f}" if copy and dream is not None else "-",
                     _error(report["recon_mse"], h),
                     f"{report['token_accuracy']['mean'][h - 1]:.1%}",
                 ]
             )
     head = ["seed", "imagined steps", "imagination", "of other actions", "copy last frame", "ratio"]
-    first = shown[0].horizon
-    assert first is not None
-    return [
-        "## Imagination beside reality",
-        f"Mean squared error per pixel, colours in [0,1], with 95 % intervals, over "
-        f"{first['num_windows']} windows of {first['num_episodes']} held-out games (per seed).",
-        markdown_table([*head, "reconstruction", "tokens right"], rows),
-    ]
+    return markdown_table([*head, "reconstruction", "tokens right"], rows)
 
 
 def _error(band: dict[str, Any] | None, h: int) -> str:

@@ -49,7 +49,7 @@ class RunResult:
 
     evaluations, collected: curves by step, `collected` of the games played in training.
     speeds: medians over the run. peak_gib: of the GPU's memory, of RAM without one.
-    horizon: RUN/media/imagine-*/horizon.json.
+    horizons: RUN/media/imagine-*/horizon*.json, one for each thing that the environment shows.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class RunResult:
     peak_gib: float
     versions: dict[str, Any]
     commands: list[str]
-    horizon: dict[str, Any] | None
+    horizons: list[dict[str, Any]]
 
     @property
     def seed(self) -> int:
@@ -105,7 +105,7 @@ def read_result(run: Path) -> RunResult:
         peak_gib=_peak(records),
         versions=_json(run / "versions.json") or {},
         commands=_commands(run / "command.txt"),
-        horizon=_horizon(run),
+        horizons=_horizons(run),
     )
 
 
@@ -185,13 +185,13 @@ def _commands(file: Path) -> list[str]:
     return [re.sub(r"^\S+  ", "", line) for line in lines]
 
 
-def _horizon(run: Path) -> dict[str, Any] | None:
+def _horizons(run: Path) -> list[dict[str, Any]]:
     """The errors of imagination, of the last checkpoint if they were measured there."""
     for checkpoint in ("last", "best"):
-        found = _json(run / "media" / f"imagine-{checkpoint}" / "horizon.json")
-        if found is not None:
+        files = sorted((run / "media" / f"imagine-{checkpoint}").glob("horizon*.json"))
+        if found := [report for report in map(_json, files) if report is not None]:
             return found
-    return None
+    return []
 
 
 def _json(file: Path) -> dict[str, Any] | None:
