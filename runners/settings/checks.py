@@ -144,7 +144,11 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
 
 def _values(vectors: VectorsSettings) -> Iterator[str]:
     """One value in the middle, as many on each side."""
-    if isinstance(vectors, BinsSettings) and vectors.grid == "core_tails" and not vectors.values % 2:
+    if (
+        isinstance(vectors, BinsSettings)
+        and vectors.grid == "core_tails"
+        and not vectors.values % 2
+    ):
         yield (
             f"agent.vectors.values={vectors.values} with agent.vectors.grid=core_tails: that grid "
             f"needs an odd number; nearest: {vectors.values + 1}"
