@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runners.console import duration
 from runners.markdown import markdown_table
 from runners.settings.show import place
+from runners.suites import literature
 
 if TYPE_CHECKING:
     from runners.results import RunResult
@@ -19,11 +20,13 @@ HORIZONS = (1, 2, 5, 10, 15, 20)
 def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
     """From the numbers of `runners.report.summary`."""
     presets = found["presets"]
+    others = literature(results[0].config, results[0].steps)
     blocks = [
         f"# {presets['agent']} on {place(results[0].config)}, size {presets['size']}, "
         f"budget {presets['run']}",
         _result(found),
         _verdict(found),
+        *(others.text() if others else []),
         "![return by step](curves.png)",
         *_imagination(results),
         "## Runs",
@@ -38,13 +41,16 @@ def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
 
 
 def _result(found: dict[str, Any]) -> str:
+    def own(score: float) -> list[str]:
+        return [num(score)] if found["score"] else []
+
     rows = [
         [
             f"seed {run['seed']}",
             f"{found['episodes']}",
             num(run["return"]),
             span(run["low"], run["high"]),
-            num(run["score"]),
+            *own(run["score"]),
             _yes(run["above_random"]),
         ]
         for run in found["runs"]
@@ -57,15 +63,16 @@ def _result(found: dict[str, Any]) -> str:
                 "",
                 f"**{num(pooled['return'])}**",
                 f"**{span(pooled['low'], pooled['high'])}**",
-                f"{num(pooled['score'])}",
+                *own(pooled["score"]),
                 _yes(pooled["above_random"]),
             ]
         )
     if chance is not None:
         around = span(chance["low"], chance["high"])
         episodes = f"{chance['episodes']}"
-        rows.append(["random actions", episodes, num(chance["ret"]), around, num(chance["score"])])
-    head = ["policy", "games", "return", "95 % interval", found["score"], "above random"]
+        rows.append(["random actions", episodes, num(chance["ret"]), around, *own(chance["score"])])
+    names = [found["score"]] if found["score"] else []
+    head = ["policy", "games", "return", "95 % interval", *names, "above random"]
     return markdown_table(head, rows)
 
 
@@ -73,9 +80,10 @@ def _verdict(found: dict[str, Any]) -> str:
     runs, pooled = found["runs"], found["pooled"]
     lines = [
         "Final evaluation of each run, whole games in fresh environments. Intervals of one policy "
-        "are bootstrapped over its games; that of the mean is Student's t over seeds. Scores are "
-        "computed for each seed, then averaged."
+        "are bootstrapped over its games; that of the mean is Student's t over seeds."
     ]
+    if found["score"]:
+        lines[0] += " Scores are computed for each seed, then averaged."
     trained = [run["training_score"] for run in runs if not math.isnan(run["training_score"])]
     if trained:
         mean = sum(trained) / len(trained)
