@@ -96,7 +96,8 @@ def line_chart(
     for tick in _ticks(low, high):
         at_tick = float(up(np.array(tick)))
         plot.level(at_tick)
-        text(draw, (left - 8, top + height * (1 - at_tick)), f"{tick:.3g}", 12, FAINT, "rm")
+        words = f"{tick:.3g}" if abs(tick) < 1000 else f"{tick:,.0f}"
+        text(draw, (left - 8, top + height * (1 - at_tick)), words, 12, FAINT, "rm")
     at = _along(x, x)
     for line in lines:
         plot.band(at, up(line.low), up(line.high), line.colour)
