@@ -145,15 +145,15 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
 
 
 def _values(vectors: VectorsSettings) -> Iterator[str]:
-    """One value in the middle, as many on each side."""
-    if (
-        isinstance(vectors, BinsSettings)
-        and vectors.grid == "core_tails"
-        and not vectors.values % 2
-    ):
+    """Some grids have a value in the middle, and as many on each side."""
+    if not isinstance(vectors, BinsSettings):
+        return
+    share = {"core_tails": 2, "spread": 2, "symlog_two_densities": 4}.get(vectors.grid, 1)
+    if (vectors.values - 1) % share:
         yield (
-            f"agent.vectors.values={vectors.values} with agent.vectors.grid=core_tails: that grid "
-            f"needs an odd number; nearest: {vectors.values + 1}"
+            f"agent.vectors.values={vectors.values} with agent.vectors.grid={vectors.grid}: it "
+            f"needs one more than a multiple of {share}; nearest: "
+            f"{round((vectors.values - 1) / share) * share + 1}"
         )
 
 
