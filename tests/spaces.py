@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from envs.spaces import (
     Space,
     Vector,
 )
+from worldmodels.protocols import Tokenizer
 
 # Of uneven sizes, in an order that is not that of their kinds.
 SPACES: dict[str, Space] = {
@@ -71,3 +74,12 @@ def random_of(space: ObsSpace | ActSpace, lead: tuple[int, ...], rng: torch.Gene
         return torch.randint(0, space.n, lead, generator=rng)
     sizes = torch.tensor(space.sizes)
     return (torch.rand(*lead, len(sizes), generator=rng) * sizes).long()
+
+
+def random_tokens(tokenizer: Tokenizer, lead: tuple[int, ...], seed: int = 3) -> Tensor:
+    """Tokens (*lead,K), in each place any of those that stand for something there."""
+    rng, known = torch.Generator().manual_seed(seed), tokenizer.known()
+    if known is None:
+        known = torch.ones(tokenizer.tokens, tokenizer.vocab)
+    drawn = known.float().multinomial(math.prod(lead), replacement=True, generator=rng)
+    return drawn.T.reshape(*lead, tokenizer.tokens)
