@@ -40,7 +40,10 @@ ACTIONS: dict[str, tuple[ActSpace, tuple[str, ...]]] = {
 }
 _WHOLE = "agent.tokenizer.kind=frame_vq"
 _STEPS = "agent.dynamics.sampler.steps=2"
-_VECTORS = ("agent.vectors.grid=symlog", "agent.vectors.values=9")
+_VECTORS = {
+    "bins": ("agent.vectors.grid=symlog", "agent.vectors.values=9"),
+    "mlp": ("agent.vectors.kind=mlp", "agent.vectors.tokens=2", "agent.vectors.hidden=16"),
+}
 
 
 def spec_of(obs: str, act: str) -> EnvSpec:
@@ -48,11 +51,13 @@ def spec_of(obs: str, act: str) -> EnvSpec:
     return EnvSpec(SPACES[obs], ACTIONS[act][0])
 
 
-def words_of(act: str, dynamics: str, layout: str, view: str = "frame") -> tuple[str, ...]:
+def words_of(
+    act: str, dynamics: str, layout: str, view: str = "frame", vectors: str = "bins"
+) -> tuple[str, ...]:
     """The settings of an agent that is told of actions so, thinks so, and sees so."""
     whole = view in ("tokens", "reconstruction") or layout == "token"
     return (
-        *_VECTORS,
+        *_VECTORS[vectors],
         *ACTIONS[act][1],
         *([_WHOLE] if whole else []),
         *([_STEPS] if dynamics == "diffusion" else []),
@@ -83,3 +88,15 @@ def random_tokens(tokenizer: Tokenizer, lead: tuple[int, ...], seed: int = 3) ->
         known = torch.ones(tokenizer.tokens, tokenizer.vocab)
     drawn = known.float().multinomial(math.prod(lead), replacement=True, generator=rng)
     return drawn.T.reshape(*lead, tokenizer.tokens)
+
+
+def another(space: ActSpace, act: Tensor, dim: int, step: int) -> Tensor:
+    """Actions (B,T,*A) with another number in one dimension, if there are some, of one step."""
+    changed = act.clone()
+    if isinstance(space, Discrete):
+        changed[:, step] = (act[:, step] + 1) % space.n
+    elif isinstance(space, Continuous):
+        changed[:, step, dim] = act[:, step, dim] % 2 - 1
+    else:
+        changed[:, step, dim] = (act[:, step, dim] + 1) % space.sizes[dim]
+    return changed

@@ -58,6 +58,6 @@ def test_an_agent_of_these_spaces(
 @pytest.mark.parametrize("obs", ["all", "vector"])
 def test_vectors_by_perceptrons(obs: str) -> None:
     spec = spec_of(obs, "floats")
-    words = ("agent.vectors.kind=mlp", "agent.vectors.hidden=16", "agent.vectors.tokens=2")
+    words = words_of("floats", "parallel", "delta", vectors="mlp")
     tokenizer = small_agent(*words, spec=spec).world_model.tokenizer
     check_tokenizer(tokenizer, windows([(0, 3, 1), *PADDED[1:]], spec=spec), spec)

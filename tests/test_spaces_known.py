@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.agent import Agent
+from envs.trees import named
 from tests.nets import small_agent, windows
-from tests.spaces import SPACES, random_tokens, spec_of, words_of
+from tests.spaces import random_tokens, spec_of, words_of
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.protocols import Prev
 from worldmodels.world_model import WorldModel
@@ -100,16 +101,14 @@ def test_every_sampler_keeps_tokens_in_their_places(sampler: str) -> None:
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_dreamed_categories_are_categories(dynamics: str) -> None:
-    """Of uneven sizes, alone and beside other things; those drawn are those decoded."""
+    """Of uneven sizes, alone and beside other things; each can come."""
     for obs in ("categories", "numbers", "all"):
         spec = spec_of(obs, "discrete")
         agent = small_agent(*words_of("discrete", dynamics, "delta"), spec=spec)
         even(agent)
         model, batch = agent.world_model, windows([(0, 1, 0)] * 100, spec=spec)
-        state, _ = model.imagine(model.start(batch), batch.act[:, 0])
-        alone = obs == "categories"
-        shown, space = (state.obs, SPACES[obs]) if alone else (state.obs["kind"], spec.obs["kind"])
-        sizes = torch.tensor(space.sizes)  # type: ignore[union-attr]
+        shown = named(model.imagine(model.start(batch), batch.act[:, 0])[0].obs, "kind")["kind"]
+        sizes = torch.tensor(named(spec.obs, "kind")["kind"].sizes)
         assert (shown >= 0).all() and torch.equal(shown.amax(0), sizes - 1)
 
 
@@ -124,7 +123,7 @@ def test_tokens_of_several_are_decoded_as_those_of_each_alone() -> None:
     embedded = tokenizer.embed(told)
     first = place = 0
     for (name, part), span in zip(
-        zip(spec.obs, tokenizer.parts, strict=True), tokenizer.spans.values(), strict=True
+        zip(named(spec.obs), tokenizer.parts, strict=True), tokenizer.spans.values(), strict=True
     ):
         assert (span.start, span.stop) == (place, place + part.tokens)
         own = told[..., span] - first

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from envs.spaces import Continuous, Discrete
 from tests.diffusion import PLAIN, retraced, trained
 from tests.nets import Net, cut, heard, scored, small_agent, windows
-from tests.spaces import ACTIONS, random_tokens, spec_of, words_of
+from tests.spaces import ACTIONS, another, random_tokens, spec_of, words_of
 from worldmodels.batch import Batch, at
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.diffusion import Diffusion
@@ -108,18 +107,6 @@ def test_a_world_model_that_follows_tokens_says_what_its_loss_trains(
         torch.testing.assert_close(model.moment(state), moments[:, t + 1], atol=2e-5, rtol=1e-4)
 
 
-def with_another(batch: Batch, act: str, dim: int, step: int) -> Batch:
-    """The batch with another number in one dimension of the actions of one step."""
-    space, acts = ACTIONS[act][0], batch.act.clone()
-    if isinstance(space, Discrete):
-        acts[:, step] = (acts[:, step] + 1) % space.n
-    elif isinstance(space, Continuous):
-        acts[:, step, dim] = (acts[:, step, dim] + 2) % 2 - 1
-    else:
-        acts[:, step, dim] = (acts[:, step, dim] + 1) % space.sizes[dim]
-    return replace(batch, act=acts)
-
-
 @pytest.mark.parametrize("act", ACTIONS)
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
@@ -130,7 +117,7 @@ def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
     tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
     said = said_by_loss(net, batch, tokens)
     for dim in range(batch.act[0, 0].numel()):
-        other = said_by_loss(net, with_another(batch, act, dim, 2), tokens)
+        other = said_by_loss(net, replace(batch, act=another(spec.act, batch.act, dim, 2)), tokens)
         for name in HEADS:
             apart = (other[name] - said[name]).abs().flatten(2).amax(-1)
             assert apart[:, :2].max() < 1e-5
