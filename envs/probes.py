@@ -141,3 +141,39 @@ class ChoiceGame:
         width, paying = self._size / self._num_actions, self._paying[self._t]
         obs[:, round(paying * width) : round((paying + 1) * width)] = 255
         return obs
+
+
+class TargetGame:
+    """The vector shows what pays: of `act`, one choice of several, or numbers in [-1,1].
+
+    A right choice pays 1 and shows as 1 among zeros. Numbers pay minus their mean squared distance
+    from those shown, which are even in [-1,1]; so the best return is 0, staying at 0 returns
+    -length / 3 on average, random actions -length * 2 / 3.
+    """
+
+    def __init__(self, act: Discrete | Continuous, length: int = 8) -> None:
+        self._act, self._length, self._t = act, length, 0
+        self.spec = EnvSpec(Vector(act.n if isinstance(act, Discrete) else act.size), act)
+        self._shown = np.zeros((0, 0), np.float32)
+
+    def reset(self, seed: int) -> np.ndarray:
+        random, self._t = np.random.default_rng(seed), 0
+        if isinstance(self._act, Discrete):
+            choices = np.eye(self._act.n, dtype=np.float32)
+            self._shown = choices[random.integers(self._act.n, size=self._length + 1)]
+        else:
+            size = (self._length + 1, self._act.size)
+            self._shown = random.uniform(-1, 1, size).astype(np.float32)
+        return self._shown[0].copy()
+
+    def step(self, act: np.ndarray) -> Outcome:
+        assert self._t < self._length, "the game is over"
+        shown, act = self._shown[self._t], as_action(self._act, act)
+        choice = isinstance(self._act, Discrete)
+        rew = float(shown[act]) if choice else -float(np.square(act - shown).mean())
+        self._t += 1
+        over = self._t == self._length
+        return Outcome(self._shown[self._t].copy(), rew, end=over, trunc=False, over=over)
+
+    def close(self) -> None:
+        pass

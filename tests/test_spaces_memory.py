@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -122,3 +122,49 @@ def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
             apart = (other[name] - said[name]).abs().flatten(2).amax(-1)
             assert apart[:, :2].max() < 1e-5
             assert apart[:, 2].min() > 1e-4 and apart[:, 3:].min() > 1e-6
+
+
+@pytest.mark.parametrize("layout", ["delta", "token"])
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_a_full_memory_goes_on_from_the_present_frame_alone(dynamics: str, layout: str) -> None:
+    """Positions are counted with all slots of an action."""
+    spec, words = spec_of("numbers", "tokens"), words_of("tokens", dynamics, layout, "latent")
+    few = ("agent.dynamics.blocks=9", "agent.phases.world_model.frames=9")
+    agent = small_agent(*words, *few, spec=spec)
+    net, batch = net_of(agent), windows([(0, 25, 0)] * 2, spec=spec)
+    tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
+    memory, restarts = net.start(cut(batch, slice(None), slice(0, 1)), tokens[:, :2]), []
+    for t in range(1, 25):
+        here = cut(batch, slice(None), slice(t, t))
+        _, fresh = net.step(net.start(here, tokens[:, t, None]), batch.act[:, t], tokens[:, t + 1])
+        memory, prediction = net.step(memory, batch.act[:, t], tokens[:, t + 1])  # type: ignore[arg-type]
+        apart = (prediction.logits - fresh.logits).abs().max()
+        if apart < 1e-4:
+            restarts.append(t)
+            torch.testing.assert_close(prediction.rew, fresh.rew, atol=1e-4, rtol=1e-4)
+        memory = net.see(memory, at(batch.obs, t + 1), tokens[:, t + 1])  # type: ignore[arg-type]
+    # Nine blocks are the first frame and eight or nine steps.
+    assert len(restarts) >= 2 and {b - a for a, b in pairwise(restarts)} <= {8, 9}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_everything_that_is_shown_is_seen(dynamics: str, layout: str) -> None:
+    """In frames by whom they are looked at, in tokens by all, by a policy in both."""
+    agent, spec = agent_of("all", "floats", dynamics, layout), spec_of("all", "floats")
+    net, batch = net_of(agent), windows([(0, 3, 0)] * 2, spec=spec)
+    tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
+    moments, other = net.moments(batch, tokens), windows([(0, 3, 0)] * 2, 5, spec)
+    carry = agent.watch(cut(batch, slice(None), slice(0, 2)))
+    outputs = agent.judge(at(batch.obs, 2), carry)[0]
+    for place, name in enumerate(batch.obs):
+        told = replace(batch, obs={**batch.obs, name: other.obs[name]})
+        apart = (net.moments(told, tokens) - moments).abs().amax((0, 2))
+        assert (apart[:1] > 1e-5).all() == (layout != "token")
+        assert (apart[1:] > 1e-5).all() == (layout != "token")
+        judged = agent.judge(at(told.obs, 2), carry)[0]
+        assert (judged - outputs).abs().max() > 1e-6
+        span = list(net.layout.spans.values())[place]  # type: ignore[attr-defined]
+        changed = tokens.clone()
+        changed[..., span] = tokens[..., span].roll(1, 0)
+        assert (net.moments(batch, changed) - moments).abs().amax() > 1e-5
