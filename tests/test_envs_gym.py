@@ -190,21 +190,23 @@ def test_what_a_simulator_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_check_says_what_an_agent_will_see() -> None:
-    lines = "\n".join(check_game(functools.partial(GymGame, "CartPole-v1"), steps=50))
-    assert "  vector of 4, 4 numbers, seen -" in lines
-    assert "one of 2" in lines and "seeds repeat a game exactly" in lines
+    found = check_game(functools.partial(GymGame, "CartPole-v1"), steps=50)
+    assert found.spec.act == Discrete(2)
+    assert found.shown[""].startswith("vector of 4, seen -")
+    assert found.play.startswith("50 random steps: reward 1 to 1, ")
+    assert found.seeds == "seeds repeat a game exactly"
 
 
 def test_check_notices_what_is_kept_between_episodes() -> None:
-    lines = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
-    assert lines[-1].startswith("seeds do NOT repeat a game: the observation differs after 0")
+    found = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
+    assert found.seeds.startswith("seeds do NOT repeat a game: the observation differs after 0")
 
 
 def test_check_names_each_of_several_observations() -> None:
-    lines = check_game(functools.partial(GymGame, f"{HERE}:Looking"), steps=12)
-    assert lines[1:4] == [
-        "  camera     image 64x64x3, 12,288 numbers, seen 0 to 50",
-        "  direction  1 choice of 4, 1 number, seen 0 to 3",
-        "  grid       vector of 147, 147 numbers, seen 0 to 5",
-    ]
-    assert lines[-1] == "seeds repeat a game exactly"
+    found = check_game(functools.partial(GymGame, f"{HERE}:Looking"), steps=12)
+    assert found.shown == {
+        "camera": "image 64x64x3, seen 0 to 50",
+        "direction": "1 choice of 4, seen 0 to 3",
+        "grid": "vector of 147, seen 0 to 5",
+    }
+    assert found.seeds == "seeds repeat a game exactly"
