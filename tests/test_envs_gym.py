@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -166,7 +168,7 @@ def test_an_end_at_the_time_limit_is_an_end(both: bool) -> None:
         ("CartPol-v1", "env.id=CartPol-v1 is unknown; nearest: CartPole-v1; if a package has it"),
         ("cartpole", "nearest: CartPole-v1"),
         (f"{HERE}:Countin", f"nearest: {HERE}:Counting$"),
-        ("no_such_package.envs:X-v0", "needs the package no_such_package.*pip install no_such"),
+        ("no_such_package.envs:X-v0", "needs the package no_such_package, which is neither"),
         (
             f"{HERE}:Endless",
             r"Endless: actions need finite bounds.* number 1 lies in \[-inf, 1.0\]",
@@ -178,6 +180,14 @@ def test_mistakes_are_told_in_one_line(env_id: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as error:
         GymGame(env_id)
     assert "\n" not in str(error.value)
+
+
+def test_what_a_module_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needy.py").write_text("import no_such_module")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    with pytest.raises(ValueError, match="needs the package no_such_m.*pip install no_such_m"):
+        GymGame("needy:Env")
 
 
 def test_what_a_simulator_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
