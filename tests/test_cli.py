@@ -121,9 +121,22 @@ def test_a_damaged_checkpoint_names_the_newest_sound_one_before(folder: Path) ->
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runners.needs.find_spec", lambda name: None)
-    assert cli.main(["train", "env=atari"]) == 2
-    assert 'pip install "tokendream[atari]"' in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for env, extra in (("atari", "atari"), ("dmc_state", "dmc"), ("gym", "gym")):
+        assert cli.main(["train", f"env={env}"]) == 2
+        assert f'pip install "tokendream[{extra}]"' in capsys.readouterr().err
+
+
+def test_what_drawing_needs_is_told_before_torch_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("envs.gl.loads", lambda name: False)
+    assert cli.main(["train", "env=dmc_vision"]) == 2
+    told = capsys.readouterr().err
+    assert "apt-get install --no-install-recommends libegl1 libopengl0 libegl-mesa0" in told
+    assert told.count("\n") == 1 and "env.observe=state" in told
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
