@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn
 
-from runners import command_help, commands
+from runners import command_help, commands, listing
 from runners.errors import UserError
 
 NAME = "tokendream"
@@ -126,7 +126,7 @@ COMMANDS: dict[str, Command] = {
         "RUN [key=value ...]", "draw what it dreams", commands.imagine, command_help.imagine
     ),
     "list": Command(
-        "[presets|agents|games|tables|runs]",
+        "[presets|agents|games|tasks|tables|runs]",
         "what there is to choose from",
         commands.list_choices,
         command_help.list_choices,

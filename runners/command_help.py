@@ -63,7 +63,7 @@ def compare() -> str:
 
 def list_choices() -> str:
     """Its topics."""
-    from runners.commands import TOPICS
+    from runners.listing import TOPICS
 
     return f"There are: {', '.join(TOPICS)}"
 

@@ -65,6 +65,8 @@ WRONG = [
     (["bench", "parts=[dynamic]"], "error: parts=[dynamic] (command line): item 1"),
     (["config", "size=huge"], "there are: paper, tiny"),
     (["list", "game"], "did you mean: games"),
+    (["list", "task"], "did you mean: tasks"),
+    (["train", "env=dmc_state", "env.task=wlaker-walk"], "nearest: walker-walk"),
     (["ablate", "rows=[step_1]"], "did you mean: steps_1"),
     (["ablate", "table=diffusio"], "did you mean: diffusion"),
     (["ablate", "seed=3"], "seeds=3, not seed="),
