@@ -128,11 +128,17 @@ COMMANDS: dict[str, Command] = {
     "list": Command(
         "[presets|agents|games|tasks|tables|runs]",
         "what there is to choose from",
-        commands.list_choices,
+        listing.list_choices,
         command_help.list_choices,
     ),
     "config": Command(
         "[key=value ...]", "settings and their origin", commands.config, command_help.train
+    ),
+    "check-env": Command(
+        "[ID] [key=value ...]",
+        "what an agent sees of an environment",
+        commands.check_env,
+        command_help.check_env,
     ),
     "bench": Command(
         "[key=value ...]", "how fast each part is here", commands.bench, command_help.bench

@@ -89,6 +89,21 @@ def bench(words: list[str]) -> int:
     return 0
 
 
+def check_env(words: list[str]) -> int:
+    """Step an environment with random actions, and say what an agent will see of it."""
+    from runners.needs import need_environment
+    from runners.settings.load import load
+    from runners.settings.options import CheckEnvOptions
+
+    options, rest = _own_options(CheckEnvOptions, _id_as_settings(words))
+    config = load(rest).config
+    need_environment(config)
+    from runners import check_env as checking
+
+    checking.main(config, options, rest)
+    return 0
+
+
 def quantizers(words: list[str]) -> int:
     """Train the tokenizer alone with each quantizer, on the same games."""
     from runners.settings.options import QuantizerOptions
@@ -153,6 +168,27 @@ def config(words: list[str]) -> int:
 
     print(resolved_text(load(words)))
     return 0
+
+
+def _id_as_settings(words: list[str]) -> list[str]:
+    """Words of which the first may be the id of a Gymnasium environment, all as settings.
+
+    Raises UserError for what other suites have.
+    """
+    from envs.dmc_tasks import TASKS
+    from envs.scores import list_games
+    from runners.settings.presets import names
+
+    word = words[0] if words else "="
+    if "=" in word or word.startswith("-") or word in names("env"):
+        return words
+    for setting, known in (
+        ("env=atari env.game", list_games()),
+        ("env=dmc_vision env.task", TASKS),
+    ):
+        if word in known:
+            raise UserError(f"{word!r} is no id of Gymnasium\n  did you mean: {setting}={word}")
+    return ["env=gym", f"env.id={word}", *words[1:]]
 
 
 def _own_options(cls: type[S], words: list[str]) -> tuple[S, list[str]]:

@@ -167,6 +167,8 @@ def test_a_missing_gpu_is_told_before_torch_is_there(folder: Path) -> None:
         (["list", "tables"], "sampler.steps=root"),
         (["bench", "--help"], "seconds"),
         (["list", "games"], "ms_pacman"),
+        (["list", "tasks"], "18 tasks on which agents are compared"),
+        (["check-env", "--help"], "package.module:EnvId"),
         (["list", "runs"], "2026-01-02_03-04-05_s0_abcd"),
         (["list", "runs", "root=elsewhere"], "no runs in elsewhere"),
         (["config", "size=tiny", "seed=3"], "command line"),
