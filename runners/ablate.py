@@ -35,9 +35,11 @@ OF_FRAMES = (
     "from the finished, true frame."
 )
 OF_DREAMS = (
-    "`after n`: squared error per pixel after n imagined steps of the true actions, with "
-    "colours in [0,1]. `events`: imagined steps with a reward, by how many of 100 they are "
-    "wrong; {true:.1f} of 100 true steps have one. `apart`: total "
+    "`after n`: error after n imagined steps of the true actions: of pictures squared, per "
+    "pixel, with colours in [0,1]; of vectors squared, by the variance of each number; of "
+    "categories how many are wrong; of several things the mean. `events`: imagined steps with "
+    "a reward, by how many of 100 they are wrong; {true:.1f} of 100 true steps have one. "
+    "`apart`: total "
     "variation between how often tokens are drawn and how often they are true, 0 to 1. "
     "Seconds, on a CPU, are of processor time, of all threads together: of an update without "
     "the tokenizer; frames a second are imagined in batches of 32. `trained as`: the row whose "

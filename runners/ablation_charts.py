@@ -54,7 +54,7 @@ def horizon_chart(groups: Groups) -> np.ndarray:
         lines,
         title="Error by horizon, means over seeds",
         x_name="imagined steps",
-        y_name="mean squared error per pixel, colours in [0,1]",
+        y_name="error; of a picture squared, per pixel, colours in [0,1]",
     )
 
 

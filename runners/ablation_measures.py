@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.trees import Tree, each, leaves
+from runners.frame_errors import Measure, measure_of
 from runners.hardware import Hardware
-from runners.horizon import squared_error
 from runners.recorded import clock_of
-from runners.rollout import picture, rows_of
-from worldmodels.batch import Batch
+from runners.rollout import shown, stacked
+from worldmodels.batch import Batch, at
 from worldmodels.diffusion.objective import token_nll
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.diffusion import Diffusion
@@ -56,7 +57,8 @@ class Known:
 class Dreamed:
     """What came of the windows' own actions from the same starts.
 
-    mse (H): squared error per pixel of the frames drawn. recon_mse, copy_mse (H): of the
+    mse (H): of the frames drawn, in the units of `frame_errors`, the mean over what the environment
+    shows: of a picture the squared error per pixel. recon_mse, copy_mse (H): of the
     tokenizer's, given the true frame before, and of the last frame seen. events, true_events: share
     of steps with a reward of at least CLOSE. apart: total variation between how often each token
     was drawn and how often it was true, mean over the places of a frame. frames_s: imagined.
@@ -122,7 +124,11 @@ def _known(world_model: WorldModel, batch: Batch) -> dict[str | int, Tensor]:
 @torch.no_grad()
 def dreamed(world_model: WorldModel, windows: Batch, context: int, hardware: Hardware) -> Dreamed:
     """Dream the windows' own actions from frame `context` (>= 1) on, to their end."""
-    chunks = [_dreamed(world_model, batch, context, hardware) for batch in _chunks(windows)]
+    real = at(windows.obs, slice(context, None))
+    measures = each(lambda x: measure_of(x.cpu().numpy()), real)
+    chunks = [
+        _dreamed(world_model, batch, context, hardware, measures) for batch in _chunks(windows)
+    ]
     seconds = sum(chunk.seconds for chunk in chunks)
     errors = np.concatenate([chunk.errors for chunk in chunks], 1)
     mse, recon, copy = (tuple(float(x) for x in rows.mean(0)) for rows in errors)
@@ -151,25 +157,33 @@ class _Chunk:
     seconds: float
 
 
-def _dreamed(world_model: WorldModel, batch: Batch, context: int, hardware: Hardware) -> _Chunk:
+def _dreamed(
+    world_model: WorldModel, batch: Batch, context: int, hardware: Hardware, measures: Tree
+) -> _Chunk:
     past, clock = batch.first(context), clock_of(hardware)
     true = world_model.tokenize(batch)[:, context + 1 :]
-    state, obs = world_model.start(past), past.obs[:, -1]
+    state, obs = world_model.start(past), at(past.obs, -1)
     seconds, frames, rebuilt, said = 0.0, [], [], []
     for t, act in enumerate(batch.act[:, context:].unbind(1)):
         begin = clock()
         state, prediction = world_model.imagine(state, act)
         seconds += clock() - begin
-        obs = picture(world_model, obs, act, state)
+        obs = shown(world_model, obs, act, state)
         frames.append(obs)
-        rebuilt.append(world_model.draw(batch.obs[:, context + t], act, true[:, t]))
+        rebuilt.append(world_model.draw(at(batch.obs, context + t), act, true[:, t]))
         said.append(prediction)
-    real = batch.obs[:, context + 1 :]
-    last = batch.obs[:, context : context + 1].expand_as(real)
-    rows = (torch.stack(frames, 1), torch.stack(rebuilt, 1), last)
-    goal = real.cpu().numpy()
+    real = at(batch.obs, slice(context + 1, None))
+    last = at(batch.obs, slice(context, context + 1))
+
+    def error(measure: Measure, x: Tensor, y: Tensor) -> np.ndarray:
+        return measure.error(x.cpu().numpy(), y.cpu().numpy())
+
+    told = [
+        np.mean(leaves(each(error, measures, x, real)), axis=0)
+        for x in (stacked(frames), stacked(rebuilt), last)
+    ]
     return _Chunk(
-        errors=np.stack([squared_error(x.cpu().numpy(), goal) for x in rows]),
+        errors=np.stack(told),
         drawn=torch.stack([p.tokens for p in said], 1),
         true=true,
         rew=torch.stack([p.rew for p in said], 1).float(),
@@ -179,7 +193,7 @@ def _dreamed(world_model: WorldModel, batch: Batch, context: int, hardware: Hard
 
 def _chunks(windows: Batch) -> Sequence[Batch]:
     starts = range(0, len(windows.act), CHUNK)
-    return [rows_of(windows, slice(i, i + CHUNK)) for i in starts]
+    return [windows.rows(slice(i, i + CHUNK)) for i in starts]
 
 
 def f1(said: Tensor, true: Tensor) -> float:

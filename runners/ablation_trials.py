@@ -100,7 +100,7 @@ def learn_dynamics(
     # As the agent's own learner, but that it need not ask the tokenizer.
     learner = replace(
         agent.learners()[1],
-        prepare=lambda batch: (batch, next(told).to(batch.obs.device, torch.int64)),
+        prepare=lambda batch: (batch, next(told).to(batch.act.device, torch.int64)),
     )
     phase, clock = phase_of(config, learner, hardware), clock_of(hardware)
     begin, updates = clock(), len(lesson.tokens)

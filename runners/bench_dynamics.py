@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from agents.build import build_dynamics, make
+from envs.spaces import Discrete, Image
 from runners import bench_costs
 from runners.bench_costs import Call, Cost, Sizes
 from runners.bench_grid import STEPS, Cell, Grid
@@ -36,6 +38,8 @@ from runners.settings.diffusion import (
 from runners.settings.dynamics import AutoregressiveSettings, ParallelSettings
 from runners.settings.noise import RandomSettings
 from runners.settings.transformers import DynamicsSettings, TransformerSettings
+from runners.settings.vectors import ActionsSettings
+from worldmodels.actions import ActionCodecs
 from worldmodels.batch import played
 from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.nets.transformer import Cache
@@ -52,6 +56,8 @@ SHARE = 20
 """A cell may take this part of the seconds: there are some 70."""
 NUM_ACTIONS, VOCAB = 17, 512
 """As in Crafter, and as in IRIS."""
+PICTURE = Image((1, 1, 3))
+"""What frames are, at which nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -221,16 +227,17 @@ def build(settings: TransformerSettings, tokens: int) -> Any:
         LAYOUTS,
         {"kind": "token"},
         width=settings.width,
-        vocab=VOCAB,
-        tokens=tokens,
-        num_actions=NUM_ACTIONS,
+        space=PICTURE,
+        actions=ActionCodecs(Discrete(NUM_ACTIONS), **ActionsSettings().model_dump()),
+        # All that this layout asks of one.
+        tokenizer=SimpleNamespace(vocab=VOCAB, tokens=tokens, spans={}),
     )
     return build_dynamics(chosen, layout, VOCAB)
 
 
 def begin(net: Dynamics, sizes: Sizes, device: torch.device) -> Any:
     """The memory of one row that a first imagined frame has filled up to `sizes.past`."""
-    frames = _zeros(1, sizes.past - 1, 1, 1, 3, device=device).byte()
+    frames = _zeros(1, sizes.past - 1, *PICTURE.shape, device=device).byte()
     act = _zeros(1, sizes.past - 2, device=device)
     batch = played(frames, act, torch.ones_like(act, dtype=torch.bool))
     memory = net.start(batch, _zeros(1, sizes.past - 1, sizes.tokens, device=device))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from runners.rollout import rows_of
+from envs.trees import named
+from runners.drawing import rgb
+from worldmodels.batch import at
 from worldmodels.diffusion import SAMPLERS
 from worldmodels.diffusion.draws import uniforms
 from worldmodels.dynamics.diffusion import Diffusion
@@ -20,6 +22,7 @@ from worldmodels.dynamics.scores import among
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from envs.spaces import Obs
     from worldmodels.batch import Batch
     from worldmodels.diffusion.sampling import Step
     from worldmodels.protocols import State
@@ -52,35 +55,39 @@ class Film:
 def films_of(world_model: WorldModel, batch: Batch, context: int, num: int) -> list[Film]:
     """Films of the first `num` windows, from frame `context` on; none where nothing denoises.
 
-    The dreams are told the windows' own actions. Call it within `undisturbed`.
+    They show the first picture of an observation; without any there is no film. The dreams are
+    told the windows' own actions. Call it within `undisturbed`.
     """
     net = world_model.dynamics
-    if not isinstance(net, Diffusion):
+    pictures = [name for name, x in named(batch.obs).items() if x.dtype == torch.uint8]
+    if not (isinstance(net, Diffusion) and pictures):
         return []
-    batch = rows_of(batch, slice(0, num))
+    (shown, *_) = pictures
+    batch = batch.rows(slice(0, num))
     past = batch.first(context)
-    state, obs = world_model.start(past), past.obs[:, -1]
+    state, obs = world_model.start(past), at(past.obs, -1)
     frames: list[tuple[Tensor, Tensor, Tensor]] = []
     places: list[int] = []
     for act in batch.act[:, context : context + FRAMES].unbind(1):
         steps, places = _drawn(world_model, net, state, act)
-        drawn = [_picture(world_model, net, state, obs, act, step.z) for step in steps]
+        drawn = [_frame(world_model, net, state, obs, act, step.z) for step in steps]
         prob = [
             # What noise says was thought by nobody.
             step.prob.float().masked_fill((step.z == net.vocab) | (call == 0), torch.nan)
             for step, call in zip(steps, places, strict=True)
         ]
         tokens = [step.z for step in steps]
-        frames.append((torch.stack(drawn, 1), torch.stack(tokens, 1), torch.stack(prob, 1)))
+        look = [named(frame)[shown] for frame in drawn]
+        frames.append((torch.stack(look, 1), torch.stack(tokens, 1), torch.stack(prob, 1)))
         obs = drawn[-1]
         state, _ = world_model.imagine(state, act, tokens[-1])
     columns = zip(*frames, strict=True)
-    pictures, ids, probs = (torch.stack(parts, 1).cpu().numpy() for parts in columns)
-    real = batch.obs[:, context + 1 :][:, :FRAMES].cpu().numpy()
+    drawn_so, ids, probs = (torch.stack(parts, 1).cpu().numpy() for parts in columns)
+    real = named(batch.obs)[shown][:, context + 1 :][:, :FRAMES].cpu().numpy()
     name = next(kind for kind, made in SAMPLERS.items() if made is type(net.sampler))
     square, calls = world_model.tokenizer.square, np.array(places)
     return [
-        Film(pictures[b], ids[b], probs[b], calls, real[b], net.vocab, square, name)
+        Film(rgb(drawn_so[b]), ids[b], probs[b], calls, rgb(real[b]), net.vocab, square, name)
         for b in range(len(real))
     ]
 
@@ -99,10 +106,10 @@ def _drawn(
     return [steps[i] for i in chosen], [i * each for i in chosen]
 
 
-def _picture(
-    world_model: WorldModel, net: Diffusion, state: State, obs: Tensor, act: Tensor, z: Tensor
-) -> Tensor:
-    """(B,H,W,C) of tokens z (B,N), each mask read as what is likeliest there given the others."""
+def _frame(
+    world_model: WorldModel, net: Diffusion, state: State, obs: Obs, act: Tensor, z: Tensor
+) -> Obs:
+    """(B,*O) of tokens z (B,N), each mask read as what is likeliest there given the others."""
     logits = net.denoise(net.with_room(state.memory), act, z)
     likeliest = among(world_model.tokenizer.known(), logits).argmax(-1)
     return world_model.draw(obs, act, torch.where(z == net.vocab, likeliest, z))

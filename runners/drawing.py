@@ -38,6 +38,15 @@ def text(
     draw.text(xy, words, fill=fill, font=font(size), anchor=anchor)
 
 
+def fitted(words: str, size: int, width: float, end: str = "") -> str:
+    """`words` and `end`, no wider than `width` pixels: of the words, what is too much is cut."""
+    whole = words + end
+    while len(words) > 1 and font(size).getlength(whole) > width:
+        words = words[:-1]
+        whole = f"{words}…{end}"
+    return whole
+
+
 def frame_box(draw: ImageDraw.ImageDraw, box: Sequence[int], seen: bool, width: int) -> None:
     """The mark around a picture: solid green while seen, dashed thick red once dreamed.
 
@@ -78,6 +87,11 @@ def phase_words(
 def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
     """(H,W,3) with each pixel repeated `scale` times both ways."""
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def rgb(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (...,C) as (...,3): of three channels or more the first three, else one, as grey."""
+    return pictures[..., :3] if pictures.shape[-1] >= 3 else pictures[..., :1].repeat(3, axis=-1)
 
 
 def heat(amount: np.ndarray) -> np.ndarray:

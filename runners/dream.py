@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,21 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs.experience import Segment
+from runners.clips import clip_of, grid_of
 from runners.denoising import Film, films_of
 from runners.durable import disk_full_explained
 from runners.errors import UserError
 from runners.filmstrip import filmstrip
-from runners.horizon import HorizonReport, report_of
+from runners.horizon import HorizonReport, reports_of
 from runners.likelihood import Likelihood, likelihood_of
+from runners.log_layout import entry_tag
 from runners.media import ENCODERS, SUFFIXES, encode_png
-from runners.pictures import comparison_clip, dream_grid
 from runners.rollout import (
     Comparison,
     Dreamer,
     FreeDreams,
     free_dreams,
     rollout,
-    rows_of,
     undisturbed,
     windows,
 )
@@ -53,16 +54,22 @@ HELD_OUT_SEED = 1_000_003
 
 @dataclass(frozen=True)
 class Dreamt:
-    """One session of dreaming: windows beside reality, one start dreamed often, the errors.
+    """One session of dreaming: windows beside reality, one start dreamed often.
 
-    And what reality costs the world model; of one that denoises, how frames came about.
+    The errors by entry of the observation, and what reality costs the world model; of one that
+    denoises, how frames came about.
     """
 
     comparison: Comparison
     free: FreeDreams
-    report: HorizonReport
+    reports: dict[str, HorizonReport]
     likelihood: Likelihood
     films: list[Film]
+
+    def scalars(self) -> dict[str, float]:
+        """The numbers to log."""
+        errors = [report.scalars() for report in self.reports.values()]
+        return {k: v for found in (*errors, self.likelihood.scalars()) for k, v in found.items()}
 
 
 def dream(
@@ -88,13 +95,13 @@ def dream(
     batch, episode = drawn
     order = eventful_first(batch)
     with undisturbed(agent, seed) as device:
-        batch = rows_of(batch, order).to(device)
+        batch = batch.rows(order).to(device)
         comparison = rollout(agent, batch, context)
         free = free_dreams(agent, batch, context, dreams)
         cost = likelihood_of(agent.world_model, batch, context, episode[order.numpy()])
         drawn_so = films_of(agent.world_model, batch, context, films)
-    report = report_of(comparison, episode[order.numpy()], source)
-    return Dreamt(comparison, free, report, cost, drawn_so)
+    reports = reports_of(comparison, episode[order.numpy()], source)
+    return Dreamt(comparison, free, reports, cost, drawn_so)
 
 
 def log_dreams(
@@ -125,10 +132,11 @@ def log_dreams(
     if dreamt is None:
         return False
     caption = f"step {step:,}, {NEWEST} episodes"
-    log.scalars(step, dreamt.report.scalars() | dreamt.likelihood.scalars())
+    log.scalars(step, dreamt.scalars())
     log.clip("imagination/beside_reality", clip_of(dreamt.comparison, 0, caption), step, fps=FPS)
     log.clip("imagination/same_start", grid_of(dreamt.free, caption), step, fps=FPS)
-    log.image("imagination/error_by_horizon", dreamt.report.chart(), step)
+    for entry, report in dreamt.reports.items():
+        log.image(f"imagination/{entry_tag(entry)}error_by_horizon", report.chart(), step)
     for film in dreamt.films:
         log.image("imagination/denoising", filmstrip(film, caption), step)
     return True
@@ -139,46 +147,23 @@ def eventful_first(batch: Batch) -> Tensor:
     return batch.rew.abs().sum(1).argsort(descending=True, stable=True)
 
 
-def clip_of(comparison: Comparison, row: int, caption: str = "") -> np.ndarray:
-    """The clip of one window: real, reconstruction, imagination, error, and the strip."""
-    c = comparison
-    return comparison_clip(
-        c.real[row],
-        c.recon[row],
-        c.dream[row],
-        c.num_seen,
-        rew_true=c.rew_true[row],
-        rew_pred=c.rew_pred[row],
-        end_prob=c.end_prob[row],
-        value=c.value[row],
-        caption=caption,
-    )
-
-
-def grid_of(free: FreeDreams, caption: str = "") -> np.ndarray:
-    """The clip of several dreams from one start."""
-    words = f"one start, the policy acts; {caption}" if caption else "one start, the policy acts"
-    return dream_grid(
-        free.frames, free.num_seen, returns=free.returns, ended=free.ended, caption=words
-    )
-
-
 def write_dreams(
     folder: Path, dreamt: Dreamt, *, clips: int, format: str, fps: float
 ) -> list[Path]:
     """Write clips, grid, filmstrips, chart and numbers; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     encode, suffix = ENCODERS[format], SUFFIXES[format]
-    report = dreamt.report
     contents: dict[str, bytes] = {}
-    for row in range(min(clips, len(dreamt.comparison.real))):
+    for row in range(min(clips, len(dreamt.comparison.rew_true))):
         contents[f"dream-{row + 1}{suffix}"] = encode(clip_of(dreamt.comparison, row), fps)
     contents[f"same-start{suffix}"] = encode(grid_of(dreamt.free), fps)
     for number, film in enumerate(dreamt.films, 1):
         contents[f"denoising-{number}.png"] = encode_png(filmstrip(film))
-    contents["horizon.png"] = encode_png(report.chart())
-    contents["horizon.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
-    contents["horizon.csv"] = report.csv().encode()
+    for entry, report in dreamt.reports.items():
+        name = file_name("horizon", entry)
+        contents[f"{name}.png"] = encode_png(report.chart())
+        contents[f"{name}.json"] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
+        contents[f"{name}.csv"] = report.csv().encode()
     contents["nats.json"] = (json.dumps(dreamt.likelihood.as_dict(), indent=1) + "\n").encode()
     with disk_full_explained(folder):
         for name, content in contents.items():
@@ -186,12 +171,18 @@ def write_dreams(
     return [folder / name for name in contents]
 
 
+def file_name(start: str, entry: str) -> str:
+    """Of what is told of one entry of an observation; `start` itself of one alone."""
+    return "-".join([start, *re.findall(r"[\w.]+", entry)])
+
+
 def table(report: HorizonReport) -> str:
     """Error by horizon in a few plain lines."""
-    lines = [
+    lines = [f"{report.entry}:"] if report.entry else []
+    lines.append(
         "imagined steps   imagination   of other actions   copy last frame   reconstruction"
         "   tokens right"
-    ]
+    )
     marks = sorted({h for h in (1, 2, 5, 10, 15, 20, 30, 50) if h < report.horizon})
     for h in [*marks, report.horizon]:
         mse, misled, copy, recon, right = (
@@ -201,10 +192,12 @@ def table(report: HorizonReport) -> str:
         lines.append(
             f"{h:14d}   {mse:11.5f}   {misled:16.5f}   {copy:15.5f}   {recon:14.5f}   {right:12.1%}"
         )
-    lines.append(
-        "mean squared error per pixel, colours in [0,1]; "
-        f"{report.num_windows} windows of {report.words()}"
-    )
+    lines.append(f"{report.unit}; {report.num_windows} windows of {report.words()}")
+    if off := report.bands.get("recon_l1"):
+        lines.append(
+            f"reconstructions are off by {off.mean.mean():.4g} in the environment's units, "
+            "mean over numbers and steps"
+        )
     return "\n".join(lines)
 
 
@@ -250,7 +243,8 @@ def main(run_dir: Path, options: ImagineOptions) -> list[Path]:
     files = write_dreams(
         folder, dreamt, clips=options.clips, format=options.format, fps=options.fps
     )
-    print(table(dreamt.report))
+    for report in dreamt.reports.values():
+        print(table(report))
     if words := dreamt.likelihood.words():
         print(words)
     print(f"Written to {folder}:")

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.trees import named
 from runners.charts import Line, line_chart
 from runners.drawing import BLUE, FAINT, ORANGE, PURPLE
+from runners.frame_errors import measure_of
 from runners.intervals import half_over_groups
-from runners.log_layout import horizon_marks
+from runners.log_layout import entry_tag, horizon_marks
 
 if TYPE_CHECKING:
     from runners.rollout import Comparison
+
+OF_MOMENTS = ("token_accuracy", "reward_error", "end_error")
+"""What is not told of one entry of an observation."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,13 @@ class Band:
 class HorizonReport:
     """Bands by name, over `num_windows` windows of `num_episodes` episodes, `source` in words.
 
-    mse, copy_mse, recon_mse: squared error per pixel and colour, colours in [0,1], of the dream,
-    of repeating the last frame seen, and of the tokenizer given the true frame before. misled_mse:
-    of a dream that is told another window's actions, NaN with a single window; no larger than mse
-    where a world model does not listen to actions.
-    token_accuracy: share in [0,1]. reward_error: absolute. end_error: absolute, of the
-    probability.
+    Of one thing that the environment shows: `entry` is its name, "" of one that is alone.
+    mse, copy_mse, recon_mse: errors in `unit` of the dream, of repeating the last frame seen, and
+    of the tokenizer given the true frame before. misled_mse: of a dream that is told another
+    window's actions, NaN with a single window; no larger than mse where a world model does not
+    listen to actions. recon_l1, of a vector: absolute, in the units of the environment.
+    Of whole moments: token_accuracy: share in [0,1]. reward_error: absolute. end_error: absolute,
+    of the probability.
     """
 
     bands: dict[str, Band]
@@ -48,6 +54,8 @@ class HorizonReport:
     num_episodes: int
     num_seen: int
     source: str
+    unit: str
+    entry: str = ""
 
     @property
     def horizon(self) -> int:
@@ -55,11 +63,15 @@ class HorizonReport:
         return len(self.bands["mse"].mean)
 
     def scalars(self) -> dict[str, float]:
-        """The numbers to log at a few horizons, such as imagination/mse_h15 and its interval."""
+        """The numbers to log at a few horizons, such as imagination/mse_h15 and its interval.
+
+        Of one entry of several, imagination/ENTRY/mse_h15.
+        """
         values: dict[str, float] = {}
         for h in horizon_marks(self.horizon):
             for name, band in self.bands.items():
-                tag = f"imagination/{name}_h{h}"
+                of = "" if name in OF_MOMENTS else entry_tag(self.entry)
+                tag = f"imagination/{of}{name}_h{h}"
                 values[tag] = float(band.mean[h - 1])
                 if name in ("mse", "copy_mse") and self.num_episodes > 1:
                     values[f"{tag}_low"] = float(band.low[h - 1])
@@ -82,6 +94,8 @@ class HorizonReport:
             "num_seen": self.num_seen,
             "source": self.source,
             "horizon": list(range(1, self.horizon + 1)),
+            "entry": self.entry,
+            "unit": self.unit,
             "interval": "95 %, Student's t over episodes, cluster-robust",
             **bands,
         }
@@ -98,7 +112,7 @@ class HorizonReport:
         return text.getvalue()
 
     def chart(self) -> np.ndarray:
-        """The squared errors against the horizon, (H,W,3) uint8."""
+        """The errors against the horizon, (H,W,3) uint8."""
         looks = (
             ("copy_mse", "copy last frame", FAINT, True),
             ("misled_mse", "other actions", PURPLE, True),
@@ -112,40 +126,51 @@ class HorizonReport:
         return line_chart(
             np.arange(1.0, self.horizon + 1),
             lines,
-            title=f"Error by horizon, {self.num_windows} windows of {self.words()}",
+            title=f"Error{self.of()} by horizon, {self.num_windows} windows of {self.words()}",
             x_name="imagined steps",
-            y_name="mean squared error per pixel, colours in [0,1]; 95 % interval over episodes",
+            y_name=f"{self.unit}; 95 % interval over episodes",
         )
+
+    def of(self) -> str:
+        """Of what, in words, where the environment shows several things."""
+        return f" of {self.entry}" if self.entry else ""
 
     def words(self) -> str:
         """How many episodes of which kind."""
         return f"{self.num_episodes} {self.source} episode{'s' * (self.num_episodes > 1)}"
 
 
-def report_of(comparison: Comparison, episode: np.ndarray, source: str) -> HorizonReport:
-    """The errors of windows already dreamed; episode (B,) says which windows belong together."""
-    c, seen = comparison, comparison.num_seen
-    real = c.real[:, seen:]
+def reports_of(
+    comparison: Comparison, episode: np.ndarray, source: str
+) -> dict[str, HorizonReport]:
+    """The errors of windows already dreamed, by entry of the observation.
+
+    episode (B,) says which windows belong together.
+    """
+    c, seen, count = comparison, comparison.num_seen, len(np.unique(episode))
     end_true = c.end_true[:, seen:].astype(np.float32)
-    errors = {
-        "mse": squared_error(c.dream[:, seen:], real),
-        "copy_mse": squared_error(c.real[:, seen - 1 : seen], real),
-        "recon_mse": squared_error(c.recon[:, seen:], real),
-        "misled_mse": squared_error(c.misled, real)
-        if len(real) > 1
-        else np.full(c.token_accuracy.shape, np.nan),
+    of_moments = {
         "token_accuracy": c.token_accuracy,
         "reward_error": np.abs(c.rew_pred - c.rew_true)[:, seen:],
         "end_error": np.abs(c.end_prob[:, seen:] - end_true),
     }
-    bands = {name: band_of(rows, episode) for name, rows in errors.items()}
-    return HorizonReport(bands, len(real), len(np.unique(episode)), seen, source)
-
-
-def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean squared difference (B,T) of pictures (B,T,H,W,C) uint8, colours in [0,1]."""
-    difference = (a.astype(np.float32) - b.astype(np.float32)) / 255.0
-    return np.square(difference).mean(axis=(2, 3, 4))
+    recon, dream, misled = named(c.recon), named(c.dream), named(c.misled)
+    reports = {}
+    for entry, frames in named(c.real).items():
+        measure, real, rebuilt = measure_of(frames), frames[:, seen:], recon[entry][:, seen:]
+        errors = {
+            "mse": measure.error(dream[entry][:, seen:], real),
+            "copy_mse": measure.error(frames[:, seen - 1 : seen], real),
+            "recon_mse": measure.error(rebuilt, real),
+            "misled_mse": measure.error(misled[entry], real)
+            if len(real) > 1
+            else np.full(c.token_accuracy.shape, np.nan),
+            **measure.of_recon(rebuilt, real),
+            **of_moments,
+        }
+        bands = {name: band_of(rows, episode) for name, rows in errors.items()}
+        reports[entry] = HorizonReport(bands, len(real), count, seen, source, measure.unit, entry)
+    return reports
 
 
 def band_of(rows: np.ndarray, episode: np.ndarray) -> Band:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from envs.experience import EnvSpec, Finished
+from envs.trees import named
 from runners.charts import unlock_bars
 from runners.checkpoint import Checkpoints
 from runners.console import FinalReport, Status, final_table, open_console
@@ -69,7 +70,8 @@ class Journal:
             return
         flat = {dotted(key): value for key, _, value in fields(self.config)}
         self._log.hparams(flat, ["eval/return", "episode/return"])
-        self._log.layout(run_layout(self.config.env.suite, behaviour.horizon))
+        entries = list(named(self.spec.obs))
+        self._log.layout(run_layout(self.config.env.suite, behaviour.horizon, entries))
         self._log.text("settings", "\n".join(f"    {k} = {v}" for k, v in flat.items()))
         self._log.text("imagination", ABOUT_DREAMS)
         self.save()

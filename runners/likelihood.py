@@ -11,7 +11,7 @@ import torch
 
 from runners.horizon import Band
 from runners.intervals import half_over_groups
-from runners.rollout import ROWS, rows_of
+from runners.rollout import ROWS
 from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.nats import frame_nats, frame_nats_at, group_counts
 
@@ -75,7 +75,7 @@ def likelihood_of(
     net = world_model.dynamics
     steps = min(net.sampler.steps, net.layout.tokens) if isinstance(net, Diffusion) else 0
     chunks = [slice(i, i + ROWS) for i in range(0, len(batch.act), ROWS)]
-    parts = [_costs(world_model, rows_of(batch, rows), context, steps) for rows in chunks]
+    parts = [_costs(world_model, batch.rows(rows), context, steps) for rows in chunks]
     costs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     # A window is one number: what it costs at each of its frames matters to nobody here.
     rows = {name: cost.mean(1, keepdim=True).cpu().numpy() for name, cost in costs.items()}

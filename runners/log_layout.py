@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,8 +26,18 @@ def horizon_marks(horizon: int) -> tuple[int, ...]:
     return tuple(sorted({1, min(5, horizon), horizon}))
 
 
-def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
-    """The charts of a training run, for `RunLog.layout`."""
+def entry_tag(entry: str) -> str:
+    """What stands in tags before what is told of one entry of an observation, "" of one alone."""
+    return f"{entry}/" if entry else ""
+
+
+def run_layout(
+    suite: str, horizon: int, entries: Sequence[str]
+) -> dict[str, dict[str, Sequence[Any]]]:
+    """The charts of a training run, for `RunLog.layout`.
+
+    entries: names of what the environment shows, "" of one thing alone.
+    """
     marks = horizon_marks(horizon)
     overview: dict[str, Sequence[Any]] = {
         "return while collecting": ["episode/return"],
@@ -36,15 +47,24 @@ def run_layout(suite: str, horizon: int) -> dict[str, dict[str, Sequence[Any]]]:
     }
     if suite in SUITE_SCORES:
         overview["score"] = [SUITE_SCORES[suite]]
-    errors = [with_band(f"imagination/mse_h{h}") for h in marks]
-    copies = [with_band(f"imagination/copy_mse_h{h}") for h in marks[-1:]]
+    errors: dict[str, Sequence[Any]] = {}
+    for entry in entries:
+        at, of = f"imagination/{entry_tag(entry)}", f" of {entry}" if entry else ""
+        bands = [with_band(f"{at}mse_h{h}") for h in marks]
+        copies = [with_band(f"{at}copy_mse_h{h}") for h in marks[-1:]]
+        errors |= {
+            f"imagination error{of} by horizon, newest replay episodes, 95 % interval": bands
+            + copies,
+            f"imagination error{of} with another window's actions": [
+                # These names are patterns.
+                f"{re.escape(at)}misled_mse_h{h}"
+                for h in marks
+            ],
+        }
     return {
         "Overview": overview,
         "World model": {
-            "imagination error by horizon, newest replay episodes, 95 % interval": errors + copies,
-            "imagination error with another window's actions": [
-                f"imagination/misled_mse_h{h}" for h in marks
-            ],
+            **errors,
             "losses": ["tokenizer/loss", "world_model/loss"],
             "nats a frame given the true past, of a denoiser the bound": [
                 "world_model/nll",

@@ -15,7 +15,6 @@ from torch import Tensor
 from runners.hardware import Hardware, open_hardware
 from runners.opening import agent_to_train, open_env
 from runners.recorded import Course, Games, clock_of, open_course, phase_of
-from runners.rollout import rows_of
 from runners.settings.config import Config
 from worldmodels.batch import Batch
 from worldmodels.protocols import Prev, Tokenizer
@@ -109,7 +108,7 @@ def _trial(config: Config, games: Games, course: Course, hardware: Hardware, upd
 def measure(tokenizer: Tokenizer, windows: Batch) -> dict[str, float]:
     """mse, chain_mse, worst, perplexity and slot_perplexity of Trial, on whole windows."""
     starts = range(0, len(windows.act), CHUNK)
-    chunks = [_measure(tokenizer, rows_of(windows, slice(i, i + CHUNK))) for i in starts]
+    chunks = [_measure(tokenizer, windows.rows(slice(i, i + CHUNK))) for i in starts]
     tokens, one, chain, worst = (torch.cat(column) for column in zip(*chunks, strict=True))
     # Tokens of all steps by position: (K,V) counts.
     slots = tokens.flatten(0, 1).T

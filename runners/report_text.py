@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runners.console import duration
+from runners.frame_errors import Pictures
 from runners.markdown import markdown_table
 from runners.settings.show import place
+from runners.suites import literature
 
 if TYPE_CHECKING:
     from runners.results import RunResult
@@ -19,11 +21,13 @@ HORIZONS = (1, 2, 5, 10, 15, 20)
 def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
     """From the numbers of `runners.report.summary`."""
     presets = found["presets"]
+    others = literature(results[0].config, results[0].steps)
     blocks = [
         f"# {presets['agent']} on {place(results[0].config)}, size {presets['size']}, "
         f"budget {presets['run']}",
         _result(found),
         _verdict(found),
+        *(others.text() if others else []),
         "![return by step](curves.png)",
         *_imagination(results),
         "## Runs",
@@ -38,13 +42,16 @@ def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
 
 
 def _result(found: dict[str, Any]) -> str:
+    def own(score: float) -> list[str]:
+        return [num(score)] if found["score"] else []
+
     rows = [
         [
             f"seed {run['seed']}",
             f"{found['episodes']}",
             num(run["return"]),
             span(run["low"], run["high"]),
-            num(run["score"]),
+            *own(run["score"]),
             _yes(run["above_random"]),
         ]
         for run in found["runs"]
@@ -57,15 +64,16 @@ def _result(found: dict[str, Any]) -> str:
                 "",
                 f"**{num(pooled['return'])}**",
                 f"**{span(pooled['low'], pooled['high'])}**",
-                f"{num(pooled['score'])}",
+                *own(pooled["score"]),
                 _yes(pooled["above_random"]),
             ]
         )
     if chance is not None:
         around = span(chance["low"], chance["high"])
         episodes = f"{chance['episodes']}"
-        rows.append(["random actions", episodes, num(chance["ret"]), around, num(chance["score"])])
-    head = ["policy", "games", "return", "95 % interval", found["score"], "above random"]
+        rows.append(["random actions", episodes, num(chance["ret"]), around, *own(chance["score"])])
+    names = [found["score"]] if found["score"] else []
+    head = ["policy", "games", "return", "95 % interval", *names, "above random"]
     return markdown_table(head, rows)
 
 
@@ -73,9 +81,10 @@ def _verdict(found: dict[str, Any]) -> str:
     runs, pooled = found["runs"], found["pooled"]
     lines = [
         "Final evaluation of each run, whole games in fresh environments. Intervals of one policy "
-        "are bootstrapped over its games; that of the mean is Student's t over seeds. Scores are "
-        "computed for each seed, then averaged."
+        "are bootstrapped over its games; that of the mean is Student's t over seeds."
     ]
+    if found["score"]:
+        lines[0] += " Scores are computed for each seed, then averaged."
     trained = [run["training_score"] for run in runs if not math.isnan(run["training_score"])]
     if trained:
         mean = sum(trained) / len(trained)
@@ -95,37 +104,45 @@ def _verdict(found: dict[str, Any]) -> str:
 
 
 def _imagination(results: Sequence[RunResult]) -> list[str]:
-    shown = [result for result in results if result.horizon is not None]
-    if not shown:
+    """A table for each thing that the environment shows; nothing where no dreams were drawn."""
+    reports = [(result.seed, report) for result in results for report in result.horizons]
+    if not reports:
         return []
+    first = reports[0][1]
+    blocks = [
+        "## Imagination beside reality",
+        f"With 95 % intervals, over {first['num_windows']} windows of {first['num_episodes']} "
+        "held-out games (per seed).",
+    ]
+    # Reports of older runs are of pictures, and do not say so.
+    for entry in dict.fromkeys(report.get("entry", "") for _, report in reports):
+        those = [(seed, r) for seed, r in reports if r.get("entry", "") == entry]
+        unit = those[0][1].get("unit", Pictures.unit)
+        blocks += [f"{f'{entry}: ' if entry else ''}{unit}.", _errors(those)]
+    return blocks
+
+
+def _errors(reports: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    """Errors by horizon of one entry, by seed."""
     rows = []
-    for result in shown:
-        report = result.horizon
-        assert report is not None
+    for seed, report in reports:
         last = report["horizon"][-1]
         for h in sorted({*(h for h in HORIZONS if h < last), last}):
             dream, copy = report["mse"]["mean"][h - 1], report["copy_mse"]["mean"][h - 1]
             rows.append(
                 [
-                    str(result.seed),
+                    str(seed),
                     str(h),
                     _error(report["mse"], h),
                     _error(report.get("misled_mse"), h),
                     _error(report["copy_mse"], h),
-                    f"{dream / copy:.2f}" if copy else "-",
+                    f"{dream / copy:.2f}" if copy and dream is not None else "-",
                     _error(report["recon_mse"], h),
                     f"{report['token_accuracy']['mean'][h - 1]:.1%}",
                 ]
             )
     head = ["seed", "imagined steps", "imagination", "of other actions", "copy last frame", "ratio"]
-    first = shown[0].horizon
-    assert first is not None
-    return [
-        "## Imagination beside reality",
-        f"Mean squared error per pixel, colours in [0,1], with 95 % intervals, over "
-        f"{first['num_windows']} windows of {first['num_episodes']} held-out games (per seed).",
-        markdown_table([*head, "reconstruction", "tokens right"], rows),
-    ]
+    return markdown_table([*head, "reconstruction", "tokens right"], rows)
 
 
 def _error(band: dict[str, Any] | None, h: int) -> str:

@@ -23,6 +23,8 @@ OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {
 }
 """Settings in which runs of one report may differ."""
 SCORES = {"crafter": "eval/crafter/score", "atari": "atari/hns"}
+SCORE_NAMES = {"crafter": "Crafter score, %", "atari": "human-normalised score"}
+"""Suites without one have their return for a score."""
 TRAINING_SCORES = {"crafter": "crafter/score"}
 SPEEDS = ("speed/env_steps_s", "speed/updates_s", "speed/dreamed_steps_s")
 MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
@@ -33,7 +35,7 @@ MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
 class Point:
     """One point of a curve: a mean return with the ends of its 95 % interval, and the score.
 
-    A point of training has no interval (NaN), and NaN for a score that its suite does not have.
+    A point of training has no interval (NaN). The score is NaN where its suite has none.
     """
 
     step: int
@@ -49,7 +51,7 @@ class RunResult:
 
     evaluations, collected: curves by step, `collected` of the games played in training.
     speeds: medians over the run. peak_gib: of the GPU's memory, of RAM without one.
-    horizon: RUN/media/imagine-*/horizon.json.
+    horizons: RUN/media/imagine-*/horizon*.json, one for each thing that the environment shows.
     """
 
     path: Path
@@ -62,7 +64,7 @@ class RunResult:
     peak_gib: float
     versions: dict[str, Any]
     commands: list[str]
-    horizon: dict[str, Any] | None
+    horizons: list[dict[str, Any]]
 
     @property
     def seed(self) -> int:
@@ -86,7 +88,7 @@ def read_result(run: Path) -> RunResult:
     config = read(run / "config.yaml").config
     records = list(_records(run / "metrics.jsonl"))
     suite = config.env.suite
-    evaluations = [_evaluated(r, SCORES[suite]) for r in records if _has(r, "eval/return")]
+    evaluations = [_evaluated(r, SCORES.get(suite, "")) for r in records if _has(r, "eval/return")]
     if not evaluations:
         raise UserError(f"run {run.name} has no evaluation in metrics.jsonl")
     collected = [
@@ -105,7 +107,7 @@ def read_result(run: Path) -> RunResult:
         peak_gib=_peak(records),
         versions=_json(run / "versions.json") or {},
         commands=_commands(run / "command.txt"),
-        horizon=_horizon(run),
+        horizons=_horizons(run),
     )
 
 
@@ -185,13 +187,13 @@ def _commands(file: Path) -> list[str]:
     return [re.sub(r"^\S+  ", "", line) for line in lines]
 
 
-def _horizon(run: Path) -> dict[str, Any] | None:
+def _horizons(run: Path) -> list[dict[str, Any]]:
     """The errors of imagination, of the last checkpoint if they were measured there."""
     for checkpoint in ("last", "best"):
-        found = _json(run / "media" / f"imagine-{checkpoint}" / "horizon.json")
-        if found is not None:
+        files = sorted((run / "media" / f"imagine-{checkpoint}").glob("horizon*.json"))
+        if found := [report for report in map(_json, files) if report is not None]:
             return found
-    return None
+    return []
 
 
 def _json(file: Path) -> dict[str, Any] | None:

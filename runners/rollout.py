@@ -1,6 +1,7 @@
 """Dreams beside what really happened: the same start, the same actions.
 
-Axes: B windows, T = num_seen + H frames, of which H are imagined; N dreams.
+Axes: B windows, T = num_seen + H frames, of which H are imagined; N dreams; *O one observation.
+Frames are arrays, or dicts of arrays where an environment shows several things.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.protocols import ActionHead
 from envs.experience import Segment
-from worldmodels.batch import Batch
-from worldmodels.nets.heads import sample
+from envs.spaces import Obs
+from envs.trees import Tree, each
+from worldmodels.batch import Batch, at
 from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
@@ -31,11 +34,15 @@ class Dreamer(Protocol):
     def world_model(self) -> WorldModel:
         """Imagines."""
 
+    @property
+    def head(self) -> ActionHead:
+        """Draws actions from the policy's outputs."""
+
     def watch(self, batch: Batch) -> Any:
         """The policy's memory of the frames before obs[:, -1]."""
 
-    def judge(self, obs: Tensor, carry: Any) -> tuple[Tensor, Tensor, Any]:
-        """Action logits (B,A) and value (B,) at frames (B,H,W,C) uint8, and the memory after."""
+    def judge(self, obs: Obs, carry: Any) -> tuple[Tensor, Tensor, Any]:
+        """The policy's outputs (B,size), values (B,) at frames (B,*O), and the memory after."""
 
     def judge_dream(self, state: State, carry: Any) -> tuple[Tensor, Tensor, Any]:
         """The same at imagined moments."""
@@ -45,40 +52,40 @@ class Dreamer(Protocol):
 class Comparison:
     """Reality and imagination over the same B windows, on the host.
 
-    real recon dream (B,T,H,W,3) uint8: `dream` shows real frames until num_seen, each frame of
-    `recon` is made from the true frame before it. rew_true rew_pred end_true end_prob (B,T):
-    what came with each frame; predictions are NaN while seen. value (B,T): of the dreamed
-    frames and of the start, the last one seen. token_accuracy (B,H): share of the sampled
-    tokens that equal those of the real frame. misled (B,H,H,W,3): the frames of a second dream,
-    which was told the actions of another window from the start on.
+    real recon dream (B,T,*O): `dream` shows real frames until num_seen, each frame of `recon` is
+    made from the true frame before it. rew_true rew_pred end_true end_prob (B,T): what came with
+    each frame; predictions are NaN while seen. value (B,T): of the dreamed frames and of the
+    start, the last one seen. token_accuracy (B,H): share of the sampled tokens that equal those
+    of the real frame. misled (B,H,*O): the frames of a second dream, which was told the actions
+    of another window from the start on.
     """
 
-    real: np.ndarray
-    recon: np.ndarray
-    dream: np.ndarray
+    real: Obs
+    recon: Obs
+    dream: Obs
     rew_true: np.ndarray
     rew_pred: np.ndarray
     end_true: np.ndarray
     end_prob: np.ndarray
     value: np.ndarray
     token_accuracy: np.ndarray
-    misled: np.ndarray
+    misled: Obs
     num_seen: int
 
     @property
     def horizon(self) -> int:
         """Number of imagined frames."""
-        return int(self.real.shape[1] - self.num_seen)
+        return int(self.rew_true.shape[1] - self.num_seen)
 
 
 @dataclass(frozen=True)
 class FreeDreams:
-    """N dreams of the policy from one start: frames (N,T,H,W,3), the first num_seen real.
+    """N dreams of the policy from one start: frames (N,T,*O), the first num_seen real.
 
     returns (N,T) dreamed reward so far; ended (N,T) True after a sampled end.
     """
 
-    frames: np.ndarray
+    frames: Obs
     returns: np.ndarray
     ended: np.ndarray
     num_seen: int
@@ -123,12 +130,12 @@ def windows(
     which = np.searchsorted(np.cumsum(room), picks, side="right")
     start = picks - (np.cumsum(room) - room)[which]
 
-    def stack(name: str, length: int) -> Tensor:
+    def stack(name: str, length: int) -> Tree:
         rows = [
-            getattr(episodes[i], name)[t : t + length]
+            each(lambda x, t=t: x[t : t + length], getattr(episodes[i], name))
             for i, t in zip(which.tolist(), start.tolist(), strict=True)
         ]
-        return torch.from_numpy(np.stack(rows))
+        return each(lambda *x: torch.from_numpy(np.stack(x)), *rows)
 
     of_steps = {name: stack(name, steps) for name in ("act", "rew", "end", "trunc")}
     valid = torch.ones(len(picks), steps, dtype=torch.bool)
@@ -143,9 +150,9 @@ def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
     assert context >= 1 and bool(batch.valid.all())
     wrong = batch.act[:, context:].roll(1, 0)
     chunks = [slice(i, i + ROWS) for i in range(0, len(batch.act), ROWS)]
-    parts = [_rollout(agent, rows_of(batch, rows), context, wrong[rows]) for rows in chunks]
+    parts = [_rollout(agent, batch.rows(rows), context, wrong[rows]) for rows in chunks]
     arrays = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts])
+        f.name: each(lambda *x: np.concatenate(x), *(getattr(part, f.name) for part in parts))
         for f in fields(Comparison)
         if f.name != "num_seen"
     }
@@ -154,38 +161,37 @@ def rollout(agent: Dreamer, batch: Batch, context: int) -> Comparison:
 
 def _rollout(agent: Dreamer, batch: Batch, context: int, wrong: Tensor) -> Comparison:
     world_model = agent.world_model
-    prev = Prev(batch.obs[:, :-1], batch.act)
-    tokens = world_model.tokenizer.encode(prev, batch.obs[:, 1:])
+    prev, real = Prev(at(batch.obs, slice(-1)), batch.act), at(batch.obs, slice(1, None))
+    tokens = world_model.tokenizer.encode(prev, real)
     recon = world_model.tokenizer.decode(prev, tokens)
     past = batch.first(context)
-    state, obs = world_model.start(past), past.obs[:, -1]
+    state, obs = world_model.start(past), at(past.obs, -1)
     _, value, carry = agent.judge(obs, agent.watch(past))
     frames, values, predictions = [], [value], []
     for act in batch.act[:, context:].unbind(1):
         state, prediction = world_model.imagine(state, act)
         _, value, carry = agent.judge_dream(state, carry)
-        obs = picture(world_model, obs, act, state)
+        obs = shown(world_model, obs, act, state)
         frames.append(obs)
         values.append(value)
         predictions.append(prediction)
-    state, obs, misled = world_model.start(past), past.obs[:, -1], []
+    state, obs, misled = world_model.start(past), at(past.obs, -1), []
     for act in wrong.unbind(1):
         state, _ = world_model.imagine(state, act)
-        obs = picture(world_model, obs, act, state)
+        obs = shown(world_model, obs, act, state)
         misled.append(obs)
-    real = batch.obs[:, 1:]
     sampled = torch.stack([p.tokens for p in predictions], 1)
     return Comparison(
-        real=_host(real),
-        recon=_host(recon),
-        dream=_host(torch.cat([real[:, :context], torch.stack(frames, 1)], 1)),
+        real=each(_host, real),
+        recon=each(_host, recon),
+        dream=_after_real(at(real, slice(context)), frames),
         rew_true=_host(batch.rew.float()),
         rew_pred=_after(context, [p.rew for p in predictions]),
         end_true=_host(batch.end),
         end_prob=_after(context, [p.end_prob for p in predictions]),
         value=_after(context - 1, values),
         token_accuracy=_host((sampled == tokens[:, context:]).float().mean(-1)),
-        misled=_host(torch.stack(misled, 1)),
+        misled=each(_host, stacked(misled)),
         num_seen=context,
     )
 
@@ -195,43 +201,47 @@ def free_dreams(agent: Dreamer, batch: Batch, context: int, num: int) -> FreeDre
 
     They last as long as the window does. Call it within `undisturbed`.
     """
-    first = rows_of(batch, slice(0, 1))
     horizon = batch.act.shape[1] - context
-    past = rows_of(first, torch.zeros(num, dtype=torch.int64)).first(context)
-    state, obs = agent.world_model.start(past), past.obs[:, -1]
-    logits, _, carry = agent.judge(obs, agent.watch(past))
+    past = batch.rows(torch.zeros(num, dtype=torch.int64)).first(context)
+    state, obs = agent.world_model.start(past), at(past.obs, -1)
+    outputs, _, carry = agent.judge(obs, agent.watch(past))
     frames, rews, ends = [], [], []
     for _ in range(horizon):
-        act = sample(logits)
+        act = agent.head.sample(outputs)
         state, prediction = agent.world_model.imagine(state, act)
-        logits, _, carry = agent.judge_dream(state, carry)
-        obs = picture(agent.world_model, obs, act, state)
+        outputs, _, carry = agent.judge_dream(state, carry)
+        obs = shown(agent.world_model, obs, act, state)
         frames.append(obs)
         rews.append(prediction.rew)
         ends.append(prediction.end)
-    seen = past.obs[:, 1:]
+    seen = at(past.obs, slice(1, None))
     nothing = np.zeros((num, context))
     rew, end = _host(torch.stack(rews, 1).float()), _host(torch.stack(ends, 1))
     before = np.cumsum(end, 1) - end > 0
     return FreeDreams(
-        frames=_host(torch.cat([seen, torch.stack(frames, 1)], 1)),
+        frames=_after_real(seen, frames),
         returns=np.concatenate([nothing, np.cumsum(np.where(before, 0.0, rew), 1)], 1),
         ended=np.concatenate([nothing > 0, before], 1),
         num_seen=context,
     )
 
 
-def picture(world_model: WorldModel, obs: Tensor, act: Tensor, state: State) -> Tensor:
-    """The frame (B,H,W,C) of an imagined moment, drawn here where imagination drew none.
+def shown(world_model: WorldModel, obs: Obs, act: Tensor, state: State) -> Obs:
+    """The frame (B,*O) of an imagined moment, drawn here where imagination drew none.
 
     obs, act: the frame before, and what was done there.
     """
     return world_model.draw(obs, act, state.tokens) if state.obs is None else state.obs
 
 
-def rows_of(batch: Batch, rows: Any) -> Batch:
-    """Some rows of a batch, by a slice or by their numbers."""
-    return Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(Batch)})
+def stacked(frames: Sequence[Obs]) -> Obs:
+    """Frames (B,*O), one after the other, as (B,T,*O)."""
+    return each(lambda *x: torch.stack(x, 1), *frames)
+
+
+def _after_real(seen: Obs, frames: Sequence[Obs]) -> Obs:
+    """Imagined frames behind the real ones (B,T,*O) that were seen, on the host."""
+    return each(lambda x, y: _host(torch.cat([x, y], 1)), seen, stacked(frames))
 
 
 def _after(blank: int, columns: list[Tensor]) -> np.ndarray:

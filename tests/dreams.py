@@ -1,6 +1,7 @@
 """A world that one line describes, and models of it whose answers are known.
 
-The world's picture has one colour x; action a leads to x + 1 + a and pays a.
+Action a leads from a number x to x + 1 + a and pays a. The world shows x as the one colour of a
+picture, as a vector, or as several things at once.
 """
 
 from __future__ import annotations
@@ -12,40 +13,69 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.action_heads import Categorical
 from envs.experience import Segment
-from runners.dream import dream
+from envs.spaces import Obs
+from envs.trees import each, leaves
+from runners.dream import Dreamt, dream
 from runners.horizon import HorizonReport
 from runners.rollout import windows
-from worldmodels.batch import Batch
-from worldmodels.protocols import Prediction, Prev, State
+from worldmodels.batch import Batch, at
+from worldmodels.protocols import Prediction, State
 
 SIZE, ACTIONS = 8, 3
 
 
-def episode(steps: int, seed: int, start: int = 10) -> Segment:
-    rng = np.random.default_rng(seed)
-    act = rng.integers(0, ACTIONS, steps)
-    colours = start + np.concatenate([[0], np.cumsum(1 + act)])
-    obs = np.broadcast_to(colours[:, None, None, None], (steps + 1, SIZE, SIZE, 3))
-    end = np.zeros(steps, bool)
-    end[-1:] = True
-    trunc = np.zeros(steps, bool)
-    return Segment(
-        obs.astype(np.uint8), act.astype(np.int64), act.astype(np.float32), end, trunc, True
-    )
-
-
 class Colours:
-    """One token a frame: its colour."""
+    """A picture of colour x. One token a frame: x."""
 
     vocab, tokens = 256, 1
 
-    def encode(self, prev: Prev, obs: Tensor) -> Tensor:
+    def encode(self, prev: Any, obs: Obs) -> Tensor:
         return obs[..., 0, 0, :1].long()
 
-    def decode(self, prev: Prev, tokens: Tensor) -> Tensor:
+    def decode(self, prev: Any, tokens: Tensor) -> Obs:
         colour = tokens[..., None, None].expand(*tokens.shape[:-1], SIZE, SIZE, 3)
         return colour.to(torch.uint8)
+
+
+class Numbers(Colours):
+    """The vector (x, -2x, 7), of which reconstructions have x + `off` in the first place."""
+
+    def __init__(self, off: float = 0.0) -> None:
+        self.off = off
+
+    def encode(self, prev: Any, obs: Obs) -> Tensor:
+        return (obs[..., 1:2] / -2).long()
+
+    def decode(self, prev: Any, tokens: Tensor) -> Obs:
+        x = tokens.float()
+        return torch.cat((x + self.off, -2 * x, torch.full_like(x, 7)), -1)
+
+
+class Several(Colours):
+    """The picture, the vector, and two choices: x modulo 4, and always 1."""
+
+    def encode(self, prev: Any, obs: Obs) -> Tensor:
+        return super().encode(prev, obs["pixels"])
+
+    def decode(self, prev: Any, tokens: Tensor) -> Obs:
+        return {
+            "state": Numbers().decode(prev, tokens),
+            "pixels": super().decode(prev, tokens),
+            "inner/kinds": torch.cat((tokens % 4, torch.ones_like(tokens)), -1),
+        }
+
+
+def episode(steps: int, seed: int, start: int = 10, shows: Colours | None = None) -> Segment:
+    rng = np.random.default_rng(seed)
+    act = rng.integers(0, ACTIONS, steps)
+    x = torch.from_numpy(start + np.concatenate([[0], np.cumsum(1 + act)]))
+    obs = (shows or Colours()).decode(None, x[:, None])
+    end = np.zeros(steps, bool)
+    end[-1:] = True
+    trunc = np.zeros(steps, bool)
+    return Segment(each(lambda o: o.numpy(), obs), act, act.astype(np.float32), end, trunc, True)
 
 
 class Unsure:
@@ -68,21 +98,28 @@ class FakeModel(nn.Module):
 
     context = None
 
-    def __init__(self, drift: int = 0, noise: bool = False, ends_at: int = 999) -> None:
+    def __init__(
+        self,
+        drift: int = 0,
+        noise: bool = False,
+        ends_at: int = 999,
+        shows: Colours | None = None,
+    ) -> None:
         super().__init__()
         self.dynamics = Unsure()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.tokenizer = Colours()
+        self.tokenizer = shows or Colours()
         self.drift, self.noise, self.ends_at = drift, noise, ends_at
         self.modes: list[bool] = []
 
     def start(self, batch: Any) -> State:
-        assert bool(batch.valid.all()) and batch.obs.shape[1] == batch.act.shape[1] + 1
-        obs = batch.obs[:, -1]
-        return State(memory=0, obs=obs, tokens=obs[:, 0, 0, :1].long())
+        assert bool(batch.valid.all())
+        assert leaves(batch.obs)[0].shape[1] == batch.act.shape[1] + 1
+        obs = at(batch.obs, -1)
+        return State(memory=0, obs=obs, tokens=self.tokenizer.encode(None, obs))
 
     def tokenize(self, batch: Any) -> Tensor:
-        return self.tokenizer.encode(Prev(batch.obs, batch.act), batch.obs)
+        return self.tokenizer.encode(None, batch.obs)
 
     def imagine(self, state: State, act: Tensor) -> tuple[State, Prediction]:
         self.modes.append(self.training)
@@ -98,23 +135,25 @@ class FakeModel(nn.Module):
             end=ended,
             end_prob=ended.float(),
         )
-        obs = self.tokenizer.decode(Prev(torch.empty(0), act), tokens)
+        obs = self.tokenizer.decode(None, tokens)
         return State(memory=step, obs=obs, tokens=tokens), prediction
 
 
 class FakeAgent(nn.Module):
-    """Values a frame at its colour; always picks action 2."""
+    """Values a frame at its x; always picks action 2."""
 
     def __init__(self, **model: Any) -> None:
         super().__init__()
         self.world_model: Any = FakeModel(**model)
+        self.head = Categorical(actions=ACTIONS)
 
     def watch(self, batch: Any) -> int:
         return int(batch.act.shape[1])
 
-    def judge(self, obs: Tensor, carry: int) -> tuple[Tensor, Tensor, int]:
-        logits = torch.tensor([-99.0, -99.0, 99.0]).expand(len(obs), ACTIONS)
-        return logits, obs[:, 0, 0, 0].float(), carry + 1
+    def judge(self, obs: Obs, carry: int) -> tuple[Tensor, Tensor, int]:
+        x = self.world_model.tokenizer.encode(None, obs)[:, 0]
+        logits = torch.tensor([-99.0, -99.0, 99.0]).expand(len(x), ACTIONS)
+        return logits, x.float(), carry + 1
 
     def judge_dream(self, state: State, carry: int) -> tuple[Tensor, Tensor, int]:
         assert state.obs is not None
@@ -130,18 +169,25 @@ def drawn(*arguments: Any) -> tuple[Batch, np.ndarray]:
     return found
 
 
-def reported(
-    episodes: Sequence[Segment] = EPISODES, *, horizon: int, drift: int = 0
-) -> HorizonReport:
-    dreamt = dream(
-        FakeAgent(drift=drift),
+def dreamt(
+    episodes: Sequence[Segment] = EPISODES, *, horizon: int, num: int = 30, **model: Any
+) -> Dreamt:
+    found = dream(
+        FakeAgent(**model),
         episodes,
         context=2,
         horizon=horizon,
-        num=30,
+        num=num,
         seed=0,
         source="made-up",
-        dreams=1,
+        dreams=5,
     )
-    assert dreamt is not None
-    return dreamt.report
+    assert found is not None
+    return found
+
+
+def reported(
+    episodes: Sequence[Segment] = EPISODES, *, horizon: int, drift: int = 0
+) -> HorizonReport:
+    (report,) = dreamt(episodes, horizon=horizon, drift=drift).reports.values()
+    return report

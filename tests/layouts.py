@@ -11,7 +11,7 @@ from worldmodels.batch import Batch
 from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.parallel import Parallel
 
-SHAPES = tuple(LAYOUTS)
+SHAPES = tuple(name for name in LAYOUTS if name != "packed")
 """One frame or all, and what changes in them; and tokens that are the frame."""
 
 

@@ -69,11 +69,21 @@ _AGENTS = {
         "dynamics": "dropout=0.1 sampler.steps=2",
         "actor_critic": "width=16 layers=1 heads=2 mlp=32",
     },
+    "state_tokens": {
+        "tokenizer": _FRAME_TOKENS,
+        "vectors": "values=17",
+        "actor_critic": "hidden=16 layers=1",
+    },
 }
 _GAMES = {
     # Real Crafter, its episodes cut at 12 steps.
     "crafter": "env.length=12",
     "atari": "env.game=pong env.max_frames=48",
+    "cartpole": "",
+    "dmc_state": "env.task=reacher-easy",
+    # In a process of its own, as one without a renderer may have been played in this one.
+    "dmc_vision": "env.task=cartpole-swingup env.quality=fast env.workers=1",
+    "gym": "env.id=Pendulum-v1",
 }
 
 

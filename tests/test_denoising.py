@@ -10,12 +10,18 @@ import pytest
 import torch
 
 from agents.agent import Agent
-from envs.experience import Segment
+from agents.build import build_agent
+from envs.experience import EnvSpec, Segment
+from envs.spaces import Categories, Continuous, Image, ObsSpace, Space, Vector
+from envs.trees import each
+from runners.clips import clip_of, grid_of
 from runners.denoising import Film, films_of
 from runners.dream import dream
 from runners.filmstrip import GAP, HEAD, LABEL, MARGIN, RED, TITLE, confidence, filmstrip
-from runners.rollout import undisturbed
-from tests.nets import small_agent, windows
+from runners.horizon import reports_of
+from runners.rollout import free_dreams, rollout, undisturbed
+from tests.nets import settings, small_agent, windows
+from worldmodels.batch import Batch
 
 DENOISES = ("agent.dynamics.kind=diffusion",)
 PATCHES = (*DENOISES, "agent.dynamics.layout.kind=token")
@@ -76,6 +82,49 @@ def test_calls_are_counted_where_a_step_takes_two() -> None:
 
 def test_a_model_that_does_not_denoise_has_no_film() -> None:
     assert films(small_agent()) == []
+
+
+def played(space: Space) -> tuple[Agent, Batch]:
+    """A denoiser of what an environment shows, that is steered by two numbers; some windows."""
+    words = (*PATCHES, "agent.view=latent", "agent.dynamics.sampler.steps=3")
+    agent = build_agent(settings(*words), EnvSpec(space, Continuous(2)))
+    rng = torch.Generator().manual_seed(0)
+    show = {
+        Image: BATCH.obs,
+        Vector: torch.randn(3, 7, 3, generator=rng),
+        Categories: torch.randint(0, 4, (3, 7, 3), generator=rng),
+    }
+    obs = each(lambda one: show[type(one)], space)
+    return agent, replace(BATCH, obs=obs, act=torch.rand(3, 6, 2, generator=rng) * 2 - 1)
+
+
+def test_of_several_things_a_film_shows_the_picture() -> None:
+    space: dict[str, ObsSpace] = {
+        "state": Vector(3),
+        "pixels": Image((64, 64, 3)),
+        "kinds": Categories((4, 4, 4)),
+    }
+    agent, batch = played(space)
+    with undisturbed(agent, 0):
+        (seen,) = films_of(agent.world_model, batch, 1, 1)
+        compared, free = rollout(agent, batch, 2), free_dreams(agent, batch, 2, 5)
+    assert seen.pictures.shape == (4, 4, 64, 64, 3) and seen.square is None
+    np.testing.assert_array_equal(seen.real, BATCH.obs[0, 2:6])
+    assert filmstrip(seen).shape[2] == 3
+    assert set(reports_of(compared, np.arange(3), "")) == set(space)
+    assert clip_of(compared, 0).shape[0] == grid_of(free).shape[0] == 6
+    for name, frames in compared.dream.items():
+        assert frames.dtype == compared.real[name].dtype
+
+
+@pytest.mark.parametrize("space", [Vector(3), Categories((4, 4, 4))])
+def test_without_a_picture_there_is_no_film(space: Vector | Categories) -> None:
+    agent, batch = played(space)
+    with undisturbed(agent, 0):
+        assert films_of(agent.world_model, batch, 1, 1) == []
+        compared, free = rollout(agent, batch, 2), free_dreams(agent, batch, 2, 5)
+    assert compared.dream.shape == batch.obs[:, 1:].shape
+    assert clip_of(compared, 0).shape[0] == 6 and grid_of(free).shape[0] == 1
 
 
 def test_masked_places_are_grey_and_the_others_what_was_decoded() -> None:

@@ -18,14 +18,25 @@ from PIL import Image
 
 from envs import spaces
 from envs.experience import Segment
-from runners.dream import dream, log_dreams, main
+from envs.trees import named
+from runners.dream import dream, log_dreams, main, write_dreams
 from runners.errors import UserError
 from runners.log import RunLog
 from runners.replay import Replay
 from runners.rollout import free_dreams, rollout, undisturbed, windows
 from runners.settings.config import Config
 from runners.settings.options import ImagineOptions
-from tests.dreams import EPISODES, SIZE, FakeAgent, drawn, episode
+from tests.dreams import (
+    EPISODES,
+    SIZE,
+    Colours,
+    FakeAgent,
+    Numbers,
+    Several,
+    drawn,
+    dreamt,
+    episode,
+)
 from tests.nets import NUM_ACTIONS, small_agent
 from tests.nets import windows as real_windows
 from tests.runs import HARDWARE
@@ -49,6 +60,22 @@ def test_pictures_of_dreams_need_no_imagined_frames(monkeypatch: pytest.MonkeyPa
     assert found[0][0].shape == (2, 6, 64, 64, 3) and found[0][2].shape == (3, 6, 64, 64, 3)
     for drawn_in_the_dream, drawn_after in zip(*found, strict=True):
         np.testing.assert_array_equal(drawn_in_the_dream, drawn_after)
+
+
+@pytest.mark.parametrize("shows", [Numbers(), Several()])
+def test_a_perfect_model_retraces_whatever_is_shown(shows: Colours) -> None:
+    games = [episode(40, seed, shows=shows) for seed in range(3)]
+    batch, _ = drawn(games, 3, 5, 20, np.random.default_rng(0))
+    agent = FakeAgent(shows=shows)
+    with undisturbed(agent, 0):
+        c, free = rollout(agent, batch, 3), free_dreams(agent, batch, 3, 4)
+    for name, real in named(batch.obs).items():
+        np.testing.assert_array_equal(named(c.real)[name], real[:, 1:])
+        np.testing.assert_array_equal(named(c.dream)[name], real[:, 1:])
+        np.testing.assert_array_equal(named(c.recon)[name], real[:, 1:])
+        assert named(c.misled)[name].shape == real[:, 4:].shape
+        assert named(free.frames)[name].shape == (4, 8, *real.shape[2:])
+    assert c.horizon == 5
 
 
 def test_windows_are_distinct_stretches_of_one_episode() -> None:
@@ -123,7 +150,7 @@ def test_dreaming_leaves_no_trace() -> None:
     np.testing.assert_array_equal(first.comparison.dream, second.comparison.dream)
     assert agent.training and not agent.world_model.training
     assert not any(agent.world_model.modes)
-    accuracy = first.report.bands["token_accuracy"].mean
+    accuracy = first.reports[""].bands["token_accuracy"].mean
     assert 0 < accuracy[0] < 1
 
 
@@ -162,6 +189,36 @@ def test_training_logs_clip_grid_chart_and_numbers(tmp_path: Path) -> None:
     assert record["imagination/copy_mse_h15"] > record["imagination/copy_mse_h1"] > 0
     assert record["imagination/nll"] == pytest.approx(math.log(256))
     assert not any(tag.startswith("imagination/nll_") for tag in record)
+
+
+def test_training_logs_several_things_by_their_names(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    replay = Replay(
+        tmp_path / "replay",
+        num_streams=1,
+        obs={
+            "state": spaces.Vector(3),
+            "pixels": spaces.Image((SIZE, SIZE, 3)),
+            "inner/kinds": spaces.Categories((4, 2)),
+        },
+        act=spaces.Discrete(5),
+        priorities={"world_model": 1.0},
+        seed=0,
+    )
+    for seed in range(2):
+        replay.add(0, episode(40, seed, shows=Several()))
+    log = RunLog(tmp_path)
+    assert log_dreams(log, FakeAgent(shows=Several(), drift=1), replay, 20, context=5, horizon=15)
+    log.close()
+    replay.close()
+    shown = set(EventAccumulator(str(tmp_path / "tb")).Reload().Tags()["images"])
+    charts = {f"imagination/{n}/error_by_horizon" for n in ("state", "pixels", "inner/kinds")}
+    assert shown == {"imagination/beside_reality", "imagination/same_start"} | charts
+    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert record["imagination/inner/kinds/mse_h1"] == 0.5
+    assert record["imagination/state/recon_l1_h15"] == 0
+    assert record["imagination/reward_error_h15"] == 1
 
 
 @pytest.fixture
@@ -217,6 +274,30 @@ def test_command_writes_files_and_says_where(
     assert str(tmp_path / "media") in told and "copy last frame" in told
     assert "costs 5.55 nats\n" in told
     assert json.loads(files[-1].read_text())["nll"]["mean"] == pytest.approx(math.log(256))
+
+
+def test_files_of_several_things_are_named_by_them(tmp_path: Path) -> None:
+    games = [episode(40, seed, shows=Several()) for seed in range(3)]
+    found = dreamt(games, horizon=4, num=3, shows=Several())
+    names = [f.name for f in write_dreams(tmp_path, found, clips=1, format="gif", fps=5)]
+    each = [
+        f"horizon-{n}{end}"
+        for n in ("state", "pixels", "inner-kinds")
+        for end in (".png", ".json", ".csv")
+    ]
+    assert names == ["dream-1.gif", "same-start.gif", *each, "nats.json"]
+    kinds = json.loads((tmp_path / "horizon-inner-kinds.json").read_text())
+    assert kinds["entry"] == "inner/kinds" and kinds["unit"] == "share of wrong entries"
+
+
+def test_dreams_of_a_vector_are_a_clip_and_a_still(tmp_path: Path) -> None:
+    games = [episode(40, seed, shows=Numbers()) for seed in range(3)]
+    found = dreamt(games, horizon=4, num=3, shows=Numbers())
+    clip, still, *others = write_dreams(tmp_path, found, clips=1, format="apng", fps=5)
+    for file, frames in ((clip, 6), (still, 1)):
+        with Image.open(file) as picture:
+            assert getattr(picture, "n_frames", 1) == frames
+    assert [f.name for f in others[:3]] == ["horizon.png", "horizon.json", "horizon.csv"]
 
 
 def test_random_episodes_are_played_without_the_agent_and_kept_apart(

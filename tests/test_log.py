@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import socket
 import subprocess
@@ -151,7 +152,7 @@ def test_text_hparams_and_layout(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
     log.text("run/command", "tokendream train")
     log.hparams({"seed": 3, "fast": True, "env.suite": "crafter"}, ["eval/return"])
-    log.layout(run_layout("crafter", horizon=15))
+    log.layout(run_layout("crafter", 15, [""]))
     log.close()
     events = read(tmp_path)
     (event,) = events.Tensors("run/command")
@@ -166,6 +167,16 @@ def test_text_hparams_and_layout(tmp_path: Path) -> None:
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert start.hparams["seed"].number_value == 3 and start.hparams["fast"].bool_value
     assert start.hparams["env.suite"].string_value == "crafter"
+
+
+def test_what_is_told_of_each_of_several_entries_has_charts_of_its_own() -> None:
+    charts = run_layout("gymnasium", 5, ["pixels", "inner/kinds.a"])["World model"]
+    titles = [title for title in charts if title.startswith("imagination error")]
+    assert len(titles) == 4 and "imagination error of pixels with another" in titles[1]
+    assert charts[titles[0]][0][0] == "imagination/pixels/mse_h1"
+    (pattern, *_) = charts[titles[3]]
+    assert re.fullmatch(pattern, "imagination/inner/kinds.a/misled_mse_h1")
+    assert not re.fullmatch(pattern, "imagination/inner/kindsxa/misled_mse_h1")
 
 
 def test_marks_are_few_and_end_at_the_horizon() -> None:

@@ -14,13 +14,14 @@ from PIL import Image
 from envs.experience import Finished
 from envs.scores import ACHIEVEMENTS
 from runners.charts import Line, line_chart, unlock_bars
-from runners.drawing import BLUE, heat, value_range
+from runners.drawing import BLUE, fitted, font, heat, rgb, value_range
 from runners.errors import UserError
 from runners.media import encode_apng, encode_gif, encode_mp4
-from runners.pictures import GAP, HEAD, MARGIN, MARK, TITLE, comparison_clip, dream_grid, error_map
+from runners.pictures import GAP, MARK, TITLE, dream_grid, error_map, panels
+from runners.strips import HEAD, MARGIN, outcome, strip
 from runners.tally import Tally
 
-T, SEEN, SIZE, SCALE = 6, 2, 16, 3
+T, SEEN, SIZE, SCALE, SMALL_SCALE = 6, 2, 16, 12, 8
 GREEN_MARK, RED_MARK = (0x1A, 0x7F, 0x37), (0xD1, 0x24, 0x2F)
 
 
@@ -36,7 +37,8 @@ def comparison(real: np.ndarray, recon: np.ndarray, dream: np.ndarray, **more: A
         "end_prob": np.linspace(0, 1, T),
         "value": nothing,
     }
-    return comparison_clip(real, recon, dream, SEEN, scale=SCALE, **(numbers | more))
+    top = panels(real, recon, dream, SEEN)
+    return np.concatenate([top, strip(outcome(**(numbers | more)), SEEN, top.shape[2])], axis=1)
 
 
 def panel(clip: np.ndarray, column: int) -> np.ndarray:
@@ -106,18 +108,39 @@ def test_grid_shows_each_dream_and_pales_what_ended() -> None:
     dreams = np.stack([clip_of(n) for n in range(5)])
     ended = np.zeros((5, T), bool)
     ended[4, 4:] = True
-    clip = dream_grid(dreams, SEEN, returns=np.zeros((5, T)), ended=ended, scale=1, columns=4)
-    side = SIZE + 2 * MARK
+    clip = dream_grid(dreams, SEEN, returns=np.zeros((5, T)), ended=ended, columns=4)
+    side = SMALL_SCALE * SIZE + 2 * MARK
 
     def cell(n: int) -> np.ndarray:
         left = MARGIN + n % 4 * (side + GAP) + MARK
         top = HEAD + n // 4 * (TITLE + side + 4) + TITLE + MARK
-        return clip[:, top : top + SIZE, left : left + SIZE]
+        end = SMALL_SCALE * SIZE
+        return clip[:, top : top + end : SMALL_SCALE, left : left + end : SMALL_SCALE]
 
     for n in range(4):
         np.testing.assert_array_equal(cell(n), dreams[n])
     np.testing.assert_array_equal(cell(4)[:4], dreams[4, :4])
     assert cell(4)[4:].min() >= 160
+
+
+def test_large_pictures_are_not_enlarged() -> None:
+    large = np.zeros((1, 100, 210, 3), np.uint8)
+    width = panels(large, large, large, 1).shape[2]
+    assert width == 2 * MARGIN + 4 * (210 + 2 * MARK + GAP) - GAP
+    grid = dream_grid(large[None], 1, returns=np.zeros((1, 1)), ended=np.zeros((1, 1), bool))
+    assert grid.shape[1] == HEAD + TITLE + 100 + 2 * MARK + 4 + GAP
+
+
+def test_pictures_of_any_channels_have_three() -> None:
+    four = clip_of(0)[..., [0, 1, 2, 0]]
+    np.testing.assert_array_equal(rgb(four), four[..., :3])
+    np.testing.assert_array_equal(rgb(four[..., :1]), four[..., [0, 0, 0]])
+
+
+def test_words_are_cut_to_fit_but_not_their_end() -> None:
+    assert fitted("speed", 13, 200, "[3]") == "speed[3]"
+    cut = fitted("a name of many letters", 13, 80, "[12]")
+    assert cut.endswith("…[12]") and 50 < font(13).getlength(cut) <= 80
 
 
 def test_bars_are_as_long_as_their_rates() -> None:

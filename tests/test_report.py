@@ -123,6 +123,20 @@ def test_errors_that_an_older_version_did_not_work_out_are_left_open(tmp_path: P
     )
 
 
+def test_each_of_several_observations_has_its_own_errors(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, [9.0])
+    media = run / "media" / "imagine-last"
+    media.mkdir(parents=True)
+    for entry, unit in (("pixels", "error per pixel"), ("state", "squared error / variance")):
+        report = HORIZON | {"entry": entry, "unit": unit}
+        (media / f"horizon-{entry}.json").write_text(json.dumps(report))
+    result = read_result(run)
+    text = markdown(summary([result], None) | {"command": ""}, [result])
+    first, second = (text.index(words) for words in ("pixels: error per", "state: squared error /"))
+    assert first < text.index("imagined steps") < second
+    assert text.count("| imagined steps |") == 2
+
+
 def test_one_seed_has_no_interval_over_seeds(tmp_path: Path) -> None:
     result = read_result(make_run(tmp_path, 0, [4.0]))
     chance = Chance(episodes=2, seed=0, ret=2.0, low=1.0, high=2.9, score=1.5)
