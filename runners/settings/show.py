@@ -49,11 +49,16 @@ def presets_text(groups: Sequence[str] = GROUPS) -> str:
     return "\n".join(lines).rstrip()
 
 
+def game(config: Config) -> str | None:
+    """Which one of a suite's games, tasks or environments; None where there is one alone."""
+    env = config.env
+    return next((getattr(env, key) for key in ("game", "task", "id") if hasattr(env, key)), None)
+
+
 def place(config: Config) -> str:
     """The environment in a heading: its preset, and which game where there are several."""
-    settings = config.env.model_dump()
-    game = next((settings[key] for key in ("game", "task", "id") if key in settings), None)
-    return config.presets.env + (f" ({game})" if game else "")
+    name = game(config)
+    return config.presets.env + (f" ({name})" if name else "")
 
 
 def games_text() -> str:
