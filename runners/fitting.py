@@ -18,10 +18,7 @@ from runners.settings.noise import GroupedSettings
 from runners.settings.policies import PoolLstmSettings
 from runners.settings.tokenizers import AutoencoderSettings, PatchNnSettings
 from runners.settings.transformers import FrameLayoutSettings, TransformerSettings
-from runners.settings.vectors import BinsSettings, VectorMlpSettings
-
-MULTIPLES = {"core_tails": 2, "symlog_two_densities": 4}
-"""Of grids that cannot have any number of values: it is one more than a multiple of this."""
+from runners.settings.vectors import VectorMlpSettings
 
 
 def check_fit(agent: AgentSettings, spec: EnvSpec) -> None:
@@ -55,8 +52,6 @@ def _faults(agent: AgentSettings, name: str, space: ObsSpace) -> Iterator[str]:
             )
     elif isinstance(space, Image):
         yield from _picture(agent, space.shape[0])
-    else:
-        yield from _vector(agent)
 
 
 def _picture(agent: AgentSettings, side: int) -> Iterator[str]:
@@ -83,18 +78,6 @@ def _picture(agent: AgentSettings, side: int) -> Iterator[str]:
         yield (
             f"{shown}: agent.dynamics.layout.kind={dynamics.layout.kind} looks at pictures of "
             f"{IMAGE}x{IMAGE} only"
-        )
-
-
-def _vector(agent: AgentSettings) -> Iterator[str]:
-    vectors = agent.vectors
-    if not isinstance(vectors, BinsSettings):
-        return
-    step = MULTIPLES.get(vectors.grid, 1)
-    if missing := (1 - vectors.values) % step:
-        yield (
-            f"agent.vectors.values={vectors.values} with agent.vectors.grid={vectors.grid}: it "
-            f"must be one more than a multiple of {step}, such as {vectors.values + missing}"
         )
 
 

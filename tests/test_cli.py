@@ -63,7 +63,7 @@ WRONG = [
     (["train", "agent=delta_iris_tokens", "agent.behaviour.horizon=16"], "too few for imagination"),
     (["bench", "device=gpu"], "'auto', 'cpu' or 'cuda'"),
     (["bench", "parts=[dynamic]"], "error: parts=[dynamic] (command line): item 1"),
-    (["config", "size=huge"], "there are: paper, tiny"),
+    (["config", "size=huge"], "there are: paper, small, tiny"),
     (["list", "game"], "did you mean: games"),
     (["list", "task"], "did you mean: tasks"),
     (["train", "env=dmc_state", "env.task=wlaker-walk"], "nearest: walker-walk"),

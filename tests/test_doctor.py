@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from runners import doctor
 from runners.doctor import Finding
+from runners.settings.environments import SUITES
 
 
-def test_a_sound_machine_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.main() == 0
-    printed = capsys.readouterr().out
-    for name in ("python", "torch", "device", "crafter", "atari", "numba", "tensorboard", "mp4"):
-        assert f" {name} " in printed
-    assert "BROKEN" not in printed
+def test_a_sound_machine_passes() -> None:
+    # In a process of its own: dm-control binds its process to a renderer, or to none.
+    command = [sys.executable, "-m", "runners", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "BROKEN" not in done.stdout, done.stdout
+    for name in ("python", "torch", "device", *SUITES, "numba", "tensorboard", "mp4"):
+        assert f" {name} " in done.stdout
 
 
 def test_a_missing_package_is_a_note_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

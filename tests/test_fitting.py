@@ -23,12 +23,6 @@ SIDE_96 = Image((96, 96, 3))
         ("agent=iris", SIDE_96, "agent.tokenizer.patch=.*tokens=16 need a multiple of 64"),
         ("agent=iris", Image((72, 72, 3)), "convolutions of agent.actor_critic need a multiple"),
         ("agent=delta_iris", SIDE_96, "agent.dynamics.layout.kind=delta looks at pictures of 64x"),
-        ("agent.vectors.values=124", Vector(3), "agent.vectors.values=124.*such as 125"),
-        (
-            "agent.vectors.grid=symlog_two_densities agent.vectors.values=127",
-            Vector(3),
-            "must be one more than a multiple of 4, such as 129",
-        ),
         ("agent=diffusion", Categories((4, 3)), "sampler.steps=4 is more than the 2 tokens"),
         ("agent=iris", {"a": Categories((9, 10**6))}, "observation 'a' is one of 1000000 cat"),
     ],
@@ -39,10 +33,9 @@ def test_what_does_not_fit_names_its_setting(words: str, shown: Space, said: str
         new_agent(config, EnvSpec(shown, Discrete(2)), HARDWARE)
 
 
-def test_settings_of_what_is_not_shown_do_not_matter() -> None:
-    config = load(["agent=delta_iris", "agent.vectors.values=124"]).config
-    check_fit(config.agent, EnvSpec(Image((64, 64, 3)), Discrete(2)))
-    check_fit(load(["agent=delta_iris"]).config.agent, EnvSpec(Vector(3), Discrete(2)))
+def test_networks_for_pictures_do_not_matter_where_there_are_none() -> None:
+    config = load(["agent=delta_iris"]).config
+    check_fit(config.agent, EnvSpec(Vector(3), Discrete(2)))
 
 
 @pytest.mark.parametrize("words", ["agent=iris", "agent=iris agent.tokenizer.kind=patch_nn"])
