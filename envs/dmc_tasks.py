@@ -83,7 +83,7 @@ def split_task(name: str) -> tuple[str, str]:
                 return domain, task
     near = difflib.get_close_matches(_plain(name), [_plain(task) for task in TASKS], 1, 0.0)
     nearest = next(task for task in TASKS if _plain(task) == near[0])
-    raise ValueError(f"env.task={name} is unknown; nearest: {nearest}; choices: {', '.join(TASKS)}")
+    raise ValueError(f"env.task={name} is unknown; nearest: {nearest}; all: tokendream list tasks")
 
 
 def _plain(name: str) -> str:

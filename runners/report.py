@@ -27,7 +27,8 @@ from runners.report_text import markdown
 from runners.results import SCORE_NAMES, SCORES, Point, RunResult, check_alike, read_result
 from runners.settings.config import Config
 from runners.settings.options import ReportOptions
-from runners.suites import axes, game, literature
+from runners.settings.show import game
+from runners.suites import axes, literature
 
 PALE = "#9cc2f5"
 BINS = 25

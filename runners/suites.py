@@ -14,12 +14,6 @@ from runners.settings.config import Config
 from runners.settings.environments import DMCSettings, GymSettings
 
 
-def game(config: Config) -> str | None:
-    """Which one of a suite's games, tasks or environments; None where there is one alone."""
-    env = config.env
-    return next((getattr(env, key) for key in ("game", "task", "id") if hasattr(env, key)), None)
-
-
 @dataclass(frozen=True)
 class Axes:
     """Names of the axes of returns by step, and the ends of the y axis where they are known."""

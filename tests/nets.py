@@ -78,6 +78,7 @@ _SHOWN = {
     "features": ("agent.view=latent",),
 }
 _NEEDED = {
+    "agent.dynamics.layout.kind=packed": (_WHOLE, "agent.dynamics.kind=factorised"),
     "agent.dynamics.layout.kind=token": (_WHOLE,),
     "agent.view=reconstruction": (_WHOLE,),
     "agent.view=tokens": (_WHOLE, "agent.actor_critic.kind=token_transformer"),
