@@ -112,15 +112,23 @@ def build_dynamics(settings: Settings, layout: Layout, vocab: int) -> Any:
 
 
 def denoiser_parts(settings: Settings, layout: Layout, vocab: int) -> dict[str, Any]:
-    """What a diffusion dynamics of these settings is made of, by the names of the settings."""
+    """What a diffusion dynamics of these settings is made of, by the names of the settings.
+
+    Raises ValueError for a sampler that does not fit the tokens of a frame, which only the
+    environment tells where it shows no picture.
+    """
     process = make(PROCESSES, scheduled(settings["process"]), vocab=vocab)
     sampler = scheduled(settings["sampler"])
     # The only sampler that asks what the noise is; the others know masks.
     known = {"kernel": process} if sampler["kind"] == "reverse" else {}
+    try:
+        drawn = make(SAMPLERS, sampler, tokens=layout.tokens, vocab=vocab, **known)
+    except ValueError as error:
+        raise ValueError(f"agent.dynamics.sampler: {error}") from error
     sizes = {"dim": settings["width"], "slots": layout.stride + 1}
     return {
         "process": process,
-        "sampler": make(SAMPLERS, sampler, tokens=layout.tokens, vocab=vocab, **known),
+        "sampler": drawn,
         "backbone": make(
             BACKBONES,
             settings["backbone"],

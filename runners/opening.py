@@ -44,11 +44,15 @@ def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> 
 def new_agent(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
     """An untrained agent; seeds torch's global generator, from which its weights come.
 
-    Raises UserError where its settings do not fit what the environment shows.
+    Raises UserError where the settings do not fit what the environment shows.
     """
     check_fit(config.agent, spec)
     torch.manual_seed(config.seed)
-    return build_agent(config.agent.model_dump(), spec).to(hardware.device)
+    try:
+        agent = build_agent(config.agent.model_dump(), spec)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return agent.to(hardware.device)
 
 
 def agent_to_train(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:

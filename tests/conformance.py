@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from agents.agent import forget
 from agents.protocols import ActorCritic, View
-from tests.nets import cut, gradients, scribble
-from worldmodels.batch import Batch
+from envs.experience import EnvSpec
+from envs.spaces import Obs
+from envs.trees import each, leaves
+from tests.nets import SPEC, cut, gradients, scribble
+from worldmodels.batch import Batch, at
 from worldmodels.protocols import Dynamics, Layout, Loss, Prev, Quantizer, State, Tokenizer
 from worldmodels.world_model import WorldModel
 
@@ -31,8 +34,8 @@ def check_quantizer(quantizer: Quantizer) -> None:
     assert {"perplexity", "slot_perplexity", "codes_in_use", "dead_codes"} <= metrics.keys()
 
 
-def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
-    """Tokens stand at the frame they describe; frames are uint8; padding costs nothing.
+def check_tokenizer(tokenizer: Tokenizer, batch: Batch, spec: EnvSpec = SPEC) -> None:
+    """Tokens stand at the frame they describe; frames are of their space; padding costs nothing.
 
     Nothing but `learn` moves what it keeps, and training mode changes no token.
     """
@@ -42,23 +45,23 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
     expected = tokenizer.tokenize(batch)
     tokenizer.train()
     tokens = tokenizer.tokenize(batch)
-    assert tokens.shape == (*batch.obs.shape[:2], tokenizer.tokens)
+    assert tokens.shape == (*batch.seen.shape, tokenizer.tokens)
     assert in_range(tokens, tokenizer.vocab) and tokens.dtype == torch.int64
     assert torch.equal(tokens, expected)
-    prev = Prev(batch.obs[:, :-1], batch.act)
-    assert torch.equal(tokenizer.encode(prev, batch.obs[:, 1:]), tokens[:, 1:])
-    obs = tokenizer.decode(prev, tokens[:, 1:])
-    assert obs.dtype == torch.uint8 and obs.shape == batch.obs[:, 1:].shape
+    prev, later = Prev(at(batch.obs, slice(None, -1)), batch.act), at(batch.obs, slice(1, None))
+    assert torch.equal(tokenizer.encode(prev, later), tokens[:, 1:])
+    assert alike(tokenizer.decode(prev, tokens[:, 1:]), later)
     embedded = tokenizer.embed(tokens)
     assert embedded.shape == (*tokens.shape, tokenizer.dim) and embedded.dtype == torch.float32
     loss = tokenizer.loss(batch)
-    torch.testing.assert_close(tokenizer.loss(scribble(batch)).total, loss.total)
+    torch.testing.assert_close(tokenizer.loss(scribble(batch, spec=spec)).total, loss.total)
     learned = any(True for _ in tokenizer.parameters())
     assert loss.total.requires_grad == learned
     assert not learned or gradients(tokenizer, loss.total)
     known = tokenizer.known()
     assert known is None or (
-        known.shape == (tokenizer.tokens, tokenizer.vocab) and known.any(1).all()
+        known.shape == (tokenizer.tokens, tokenizer.vocab)
+        and known.expand(*tokens.shape, -1).gather(-1, tokens[..., None]).all()
     )
     assert all(torch.equal(v, before[k]) for k, v in tokenizer.state_dict().items())
     assert all(v.isfinite() for v in tokenizer.learn(loss.learn).values())
@@ -66,33 +69,38 @@ def check_tokenizer(tokenizer: Tokenizer, batch: Batch) -> None:
 
 def check_layout(layout: Layout, width: int, batch: Batch, tokens: Tensor) -> None:
     """The pieces of a step have the sizes that the layout states."""
-    rows, steps = batch.act.shape
-    assert layout.stride == 1 + layout.tokens + layout.look_size
-    assert layout.root(batch.obs[:, 0], tokens[:, 0]).shape == (rows, layout.root_size, width)
-    assert layout.act(batch.act).shape == (rows, steps, 1, width)
-    assert layout.act(batch.act[:, 0]).shape == (rows, 1, width)
+    rows, steps = batch.valid.shape
+    slots = layout.act_size
+    assert layout.stride == slots + layout.tokens + layout.look_size
+    root = layout.root(at(batch.obs, 0), tokens[:, 0])
+    assert root.shape == (rows, layout.root_size, width)
+    acted = layout.act(batch.act)
+    assert acted.shape == (rows, steps, slots, width)
+    torch.testing.assert_close(layout.act(batch.act[:, 0]), acted[:, 0], atol=1e-5, rtol=1e-4)
     assert layout.answer(tokens).shape == (rows, steps + 1, layout.tokens, width)
     looked = layout.look(batch.obs)
     assert looked.shape == (rows, steps + 1, layout.look_size, width)
-    one = layout.look(batch.obs[:, 1])
+    one = layout.look(at(batch.obs, 1))
     torch.testing.assert_close(one, looked[:, 1], atol=1e-5, rtol=1e-4)
 
 
-def check_dynamics(dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor) -> None:
+def check_dynamics(
+    dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor, spec: EnvSpec = SPEC
+) -> None:
     """Padding costs nothing; tokens follow those given, or those known; a memory goes on and on."""
     assert isinstance(dynamics, nn.Module)
-    loss, scribbled = (drawn(dynamics, b, tokens) for b in (batch, scribble(batch)))
+    loss, scribbled = (drawn(dynamics, b, tokens) for b in (batch, scribble(batch, spec=spec)))
     torch.testing.assert_close(scribbled.total, loss.total)
     assert gradients(dynamics, loss.total)
     with torch.no_grad():
         moments = dynamics.moments(batch, tokens)
-        assert moments.shape == (*batch.obs.shape[:2], dynamics.width)
+        assert moments.shape == (*batch.seen.shape, dynamics.width)
         assert moments.dtype == torch.float32
         memory = dynamics.start(batch, tokens)
         for step in range(30):
             given = tokens[:, -1] if step == 0 else None
             memory, prediction = dynamics.step(memory, batch.act[:, -1], given)
-            memory = dynamics.see(memory, batch.obs[:, -1], prediction.tokens)
+            memory = dynamics.see(memory, at(batch.obs, -1), prediction.tokens)
             if given is not None:
                 assert torch.equal(prediction.tokens, given)
             assert prediction.logits.shape == (*prediction.tokens.shape, vocab)
@@ -114,37 +122,36 @@ def drawn(dynamics: Dynamics, batch: Batch, tokens: Tensor) -> Loss:
     return dynamics.loss(batch, tokens)
 
 
-def check_actor_critic(policy: ActorCritic, x: Tensor, num_actions: int) -> None:
+def check_actor_critic(policy: ActorCritic, x: Obs, outputs: int) -> None:
     """A stretch equals its moments one by one; unseen moments leave the memory alone."""
-    rows, steps = x.shape[:2]
+    rows, steps = leaves(x)[0].shape[:2]
     whole, last = policy(x, policy.initial(rows))
-    assert whole.actor.shape == (rows, steps, num_actions)
+    assert whole.actor.shape == (rows, steps, outputs)
     assert whole.critic.shape == (rows, steps, policy.value.size)
     carry = policy.initial(rows)
     for t in range(steps):
-        decision, carry = policy(x[:, t : t + 1], carry)
+        decision, carry = policy(at(x, slice(t, t + 1)), carry)
         torch.testing.assert_close(decision.actor[:, 0], whole.actor[:, t], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(carry, last, atol=1e-5, rtol=1e-4)
     seen = torch.ones(rows, steps, dtype=torch.bool)
     torch.testing.assert_close(policy.watch(x, seen), last, atol=1e-5, rtol=1e-4)
     seen[:, :-2] = False
-    late = policy.watch(x[:, -2:], seen[:, -2:])
+    late = policy.watch(at(x, slice(-2, None)), seen[:, -2:])
     torch.testing.assert_close(policy.watch(x, seen), late, atol=1e-5, rtol=1e-4)
 
 
-def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
+def check_view(view: View, world_model: WorldModel, batch: Batch, spec: EnvSpec = SPEC) -> None:
     """A moment looks alike in a window and in passing, and imagined moments as real ones do."""
-    real, rows = view.real(world_model, batch), len(batch.obs)
-    space = view.space(world_model)
-    assert not isinstance(space, dict) and real.shape == (*batch.obs.shape[:2], *space.shape)
-    assert torch.equal(view.real(world_model, scribble(batch))[batch.seen], real[batch.seen])
+    real, rows = view.real(world_model, batch), len(batch.act)
+    shapes = each(lambda space: space.shape, view.space(world_model))
+    assert each(lambda x: tuple(x.shape[2:]), real) == shapes
+    scribbled = view.real(world_model, scribble(batch, spec=spec))
+    for one, other in zip(leaves(real), leaves(scribbled), strict=True):
+        assert torch.equal(one[batch.seen], other[batch.seen])
     carry = view.watch(batch)
-    passing, after = view.observe(world_model, batch.obs[:, -1], carry)
-    assert passing.shape == real[:, -1].shape and passing.dtype == real.dtype
-    # Frames of one colour more or less where a convolution rounds otherwise.
-    near = 1e-4 if real.is_floating_point() else 1
-    assert (passing.float() - real[:, -1].float()).abs().max() <= near
-    act = torch.zeros(rows, dtype=torch.int64)
+    passing, after = view.observe(world_model, at(batch.obs, -1), carry)
+    assert alike(passing, at(real, -1)) and near(passing, at(real, -1))
+    act = torch.zeros_like(batch.act[:, -1])
     for tensors in (view.initial(world_model, rows), carry, after, view.took(after, act)):
         assert len(tensors) == view.carries and all(c.shape[0] == rows for c in tensors)
         assert all(c.ndim == 2 for c in tensors)
@@ -153,11 +160,24 @@ def check_view(view: View, world_model: WorldModel, batch: Batch) -> None:
     assert not any(c.any() for c in view.initial(world_model, rows))
     if not view.carries:
         alone = cut(batch, slice(None), slice(batch.act.shape[1], None))
-        apart = view.real(world_model, alone)[:, 0].float() - real[:, -1].float()
-        assert apart.abs().max() <= near
+        assert near(at(view.real(world_model, alone), 0), at(real, -1))
     state: State = world_model.imagine(world_model.start(batch), batch.act[:, -1])[0]
-    imagined = view.imagined(world_model, state)
-    assert imagined.shape == real[:, -1].shape and imagined.dtype == real.dtype
+    assert alike(view.imagined(world_model, state), at(real, -1))
+
+
+def alike(obs: Obs, other: Obs) -> bool:
+    """Whether shapes, types and names are the same."""
+    kinds = [each(lambda x: (x.shape, x.dtype), tree) for tree in (obs, other)]
+    return bool(kinds[0] == kinds[1])
+
+
+def near(obs: Obs, other: Obs) -> bool:
+    """Whether numbers are the same, and frames but for a colour where a convolution rounds."""
+    apart = [
+        (a.float() - b.float()).abs().max() <= (1e-4 if a.is_floating_point() else 1)
+        for a, b in zip(leaves(obs), leaves(other), strict=True)
+    ]
+    return all(apart)
 
 
 def in_range(numbers: Tensor, size: int) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.nets import cut, heard, small_agent
-from worldmodels.batch import Batch
+from worldmodels.batch import Batch, at
 from worldmodels.diffusion.draws import Rand
 from worldmodels.diffusion.processes import Noised
 from worldmodels.dynamics.blocks import BlockMemory
@@ -61,6 +61,6 @@ def retraced(
         for t in range(context, batch.act.shape[1]):
             said.append(net.denoise(memory, batch.act[:, t], z[:, t]))
             memory, _ = net.step(memory, batch.act[:, t], tokens[:, t + 1])
-            memory = net.see(memory, batch.obs[:, t + 1], tokens[:, t + 1])
+            memory = net.see(memory, at(batch.obs, t + 1), tokens[:, t + 1])
     rest = {name: torch.stack(ends[name], 1) for name in ("reward_head", "end_head")}
     return {"token_head": torch.stack(said, 1), **rest}

@@ -15,12 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from agents.agent import Agent
 from agents.build import build_agent
 from envs.experience import EnvSpec
-from envs.spaces import Discrete, Image
+from envs.spaces import Discrete, Image, Obs
+from envs.trees import each
 from runners.settings.load import load
 from runners.settings.policies import ACTOR_CRITICS
 from runners.settings.tokenizers import TOKENIZERS
+from tests.spaces import random_of
 from worldmodels.actions import ActionCodecs
-from worldmodels.batch import Batch
+from worldmodels.batch import Batch, at
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.blocks import BlockMemory
 from worldmodels.dynamics.diffusion import Diffusion
@@ -30,6 +32,7 @@ from worldmodels.protocols import State
 from worldmodels.tokenizers.delta_vq import DeltaVQ
 
 NUM_ACTIONS = 5
+SPEC = EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS))
 
 Net = Autoregressive | Diffusion | Parallel
 
@@ -104,9 +107,9 @@ def settings(*words: str) -> dict[str, Any]:
     return load(["env=crafter", "size=tiny", *small, *words]).config.agent.model_dump()
 
 
-def small_agent(*words: str) -> Agent:
+def small_agent(*words: str, spec: EnvSpec = SPEC) -> Agent:
     """An agent of `settings` whose weights are large enough for every input to matter."""
-    agent = build_agent(settings(*words), EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS)))
+    agent = build_agent(settings(*words), spec)
     shake(agent.world_model)
     shake(agent.actor_critic)
     shake(agent.target)
@@ -134,7 +137,7 @@ def shake(module: Any) -> None:
         weight.add_(torch.randn_like(weight) * 0.2)
 
 
-def windows(rows: Sequence[tuple[int, int, int]], seed: int = 0) -> Batch:
+def windows(rows: Sequence[tuple[int, int, int]], seed: int = 0, spec: EnvSpec = SPEC) -> Batch:
     """A batch with a row per (steps of padding left, valid steps, steps of padding right)."""
     rng = torch.Generator().manual_seed(seed)
     batch, steps = len(rows), sum(rows[0])
@@ -142,22 +145,28 @@ def windows(rows: Sequence[tuple[int, int, int]], seed: int = 0) -> Batch:
     for row, (left, inner, _) in zip(valid, rows, strict=True):
         row[left : left + inner] = True
     empty = torch.zeros_like(valid)
-    obs = torch.randint(0, 256, (batch, steps + 1, 64, 64, 3), generator=rng, dtype=torch.uint8)
-    act = torch.randint(0, NUM_ACTIONS, (batch, steps), generator=rng) * valid
+    obs = each(lambda space: random_of(space, (batch, steps + 1), rng), spec.obs)
+    act = random_of(spec.act, (batch, steps), rng)
+    act = act * wide(valid, act)
     rew = torch.randn(batch, steps, generator=rng) * valid
     window = Batch(obs, act, rew, empty, empty, valid)
-    return replace(window, obs=obs * window.seen[..., None, None, None])
+    return replace(window, obs=each(lambda x: x * wide(window.seen, x), obs))
 
 
-def scribble(batch: Batch, seed: int = 1) -> Batch:
+def wide(which: Tensor, like: Tensor) -> Tensor:
+    """Rows and steps (B,T) with as many axes of 1 as `like` has more."""
+    return which[(..., *[None] * (like.ndim - 2))]
+
+
+def scribble(batch: Batch, seed: int = 1, spec: EnvSpec = SPEC) -> Batch:
     """The same batch with other things in its padding."""
-    other = windows([(0, batch.act.shape[1], 0)] * len(batch.act), seed)
-    seen = batch.seen[..., None, None, None]
+    other = windows([(0, batch.act.shape[1], 0)] * len(batch.act), seed, spec)
+    seen, valid = batch.seen, batch.valid
     return replace(
         batch,
-        obs=torch.where(seen, batch.obs, other.obs),
-        act=torch.where(batch.valid, batch.act, other.act),
-        rew=torch.where(batch.valid, batch.rew, other.rew),
+        obs=each(lambda x, y: torch.where(wide(seen, x), x, y), batch.obs, other.obs),
+        act=torch.where(wide(valid, batch.act), batch.act, other.act),
+        rew=torch.where(valid, batch.rew, other.rew),
     )
 
 
@@ -168,7 +177,7 @@ def tokens_of(batch: Batch, seed: int = 3) -> Tensor:
     return F.pad(tokens, (0, 0, 1, 0))
 
 
-def shown(moment: State | Memory | BlockMemory) -> Tensor:
+def shown(moment: State | Memory | BlockMemory) -> Obs:
     """The frame of an imagined moment that has one."""
     assert moment.obs is not None
     return moment.obs
@@ -178,7 +187,7 @@ def cut(batch: Batch, rows: slice, steps: slice) -> Batch:
     """Some rows and some steps of a batch, with the frames around those steps."""
     start, stop, _ = steps.indices(batch.act.shape[1])
     flat = {k: getattr(batch, k)[rows, start:stop] for k in ("act", "rew", "end", "trunc", "valid")}
-    return Batch(obs=batch.obs[rows, start : stop + 1], **flat)
+    return Batch(obs=at(each(lambda x: x[rows], batch.obs), slice(start, stop + 1)), **flat)
 
 
 def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,124 @@
+"""Dreams of all things to see and to do retrace what losses train, and depend on every action."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from tests.diffusion import PLAIN, retraced, trained
+from tests.nets import Net, cut, heard, scored, small_agent, windows
+from tests.spaces import ACTIONS, another, random_tokens, spec_of, words_of
+from worldmodels.batch import Batch, at
+from worldmodels.dynamics import DYNAMICS
+from worldmodels.dynamics.diffusion import Diffusion
+from worldmodels.dynamics.layouts import LAYOUTS
+
+ROWS = [(0, 6, 0), (0, 4, 2), (1, 5, 0), (2, 4, 0)]
+HEADS = ("token_head", "reward_head", "end_head")
+# All things to see in three slots of actions, and in one; numbers alone.
+SEEN = [("all", "tokens"), ("all", "floats"), ("numbers", "multi")]
+
+
+def agent_of(obs: str, act: str, dynamics: str, layout: str) -> Agent:
+    """An agent of these whose losses hide nothing of the past."""
+    plain = PLAIN if dynamics == "diffusion" else ()
+    view = "frame" if layout == "delta" else "latent"
+    return small_agent(*words_of(act, dynamics, layout, view), *plain, spec=spec_of(obs, act))
+
+
+def net_of(agent: Agent) -> Net:
+    """Its dynamics."""
+    return agent.world_model.dynamics  # type: ignore[return-value]
+
+
+def said_by_loss(net: Net, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+    """Logits (B,T,...) of the three heads, of a denoiser about frames wholly hidden."""
+    if not isinstance(net, Diffusion):
+        return scored(net, batch, tokens)
+    noised, _ = trained(net, batch, tokens)
+    hidden = torch.full_like(tokens[:, 1:], net.vocab)
+    return trained(net, batch, tokens, replace(noised, z=hidden))[1]
+
+
+def said_by_dreams(net: Net, batch: Batch, tokens: Tensor, context: int) -> dict[str, Tensor]:
+    """The same of steps after `context`, one by one from what is true."""
+    if isinstance(net, Diffusion):
+        return retraced(net, batch, tokens, torch.full_like(tokens[:, 1:], net.vocab), context)
+    with heard(net) as said, torch.no_grad():
+        memory = net.start(cut(batch, slice(None), slice(0, context)), tokens[:, : context + 1])
+        for t in range(context, batch.act.shape[1]):
+            memory, _ = net.step(memory, batch.act[:, t], tokens[:, t + 1])
+            memory = net.see(memory, at(batch.obs, t + 1), tokens[:, t + 1])
+    steps, count = batch.act.shape[1] - context, tokens.shape[-1]
+    stacked = {name: torch.stack(out, 1) for name, out in said.items()}
+    stacked["token_head"] = stacked["token_head"].view(len(tokens), steps, count, -1)
+    return stacked
+
+
+CASES = [(*seen, *rest) for seen, rest in product(SEEN, product(DYNAMICS, LAYOUTS))]
+
+
+@pytest.mark.parametrize(("obs", "act", "dynamics", "layout"), CASES)
+def test_dreams_of_the_truth_retrace_what_the_loss_trains(
+    obs: str, act: str, dynamics: str, layout: str
+) -> None:
+    agent = agent_of(obs, act, dynamics, layout)
+    net, tokenizer = net_of(agent), agent.world_model.tokenizer
+    for context in (0, 3):
+        rows = [row for row in ROWS if row[0] <= context]
+        batch = windows(rows, spec=spec_of(obs, act))
+        tokens = random_tokens(tokenizer, batch.seen.shape)
+        loss = said_by_loss(net, batch, tokens)
+        dream = said_by_dreams(net, batch, tokens, context)
+        real = batch.valid[:, context:]
+        assert dream["token_head"].std() > 0.1
+        for name in HEADS:
+            want = loss[name][:, context:][real]
+            torch.testing.assert_close(dream[name][real], want, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["blind", "token"])
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_a_world_model_that_follows_tokens_says_what_its_loss_trains(
+    dynamics: str, layout: str
+) -> None:
+    """With no more than the tokens that are known, and the features of its moments."""
+    agent, spec = agent_of("all", "tokens", dynamics, layout), spec_of("all", "tokens")
+    model, batch = agent.world_model, windows([(0, 6, 0)] * 3, spec=spec)
+    tokens, known = model.tokenize(batch), model.tokenizer.known()
+    assert known is not None and not model.draws
+    loss = said_by_loss(net_of(agent), batch, tokens)
+    moments = model.moments(batch)
+    model.context = None
+    state = model.start(cut(batch, slice(None), slice(0, 2)))
+    for t in range(2, 6):
+        state, prediction = model.imagine(state, batch.act[:, t], tokens[:, t + 1])
+        want = loss["token_head"][:, t].masked_fill(~known, -torch.inf)
+        torch.testing.assert_close(prediction.logits, want, atol=2e-5, rtol=1e-4)
+        rew = net_of(agent).reward.predict(loss["reward_head"][:, t])
+        torch.testing.assert_close(prediction.rew, rew, atol=1e-4, rtol=1e-4)
+        end = loss["end_head"][:, t].softmax(-1)[:, 1]
+        torch.testing.assert_close(prediction.end_prob, end, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model.moment(state), moments[:, t + 1], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("act", ACTIONS)
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
+    dynamics: str, act: str
+) -> None:
+    agent, spec = agent_of("numbers", act, dynamics, "token"), spec_of("numbers", act)
+    net, batch = net_of(agent), windows([(0, 5, 0)] * 3, spec=spec)
+    tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
+    said = said_by_loss(net, batch, tokens)
+    for dim in range(batch.act[0, 0].numel()):
+        other = said_by_loss(net, replace(batch, act=another(spec.act, batch.act, dim, 2)), tokens)
+        for name in HEADS:
+            apart = (other[name] - said[name]).abs().flatten(2).amax(-1)
+            assert apart[:, :2].max() < 1e-5
+            assert apart[:, 2].min() > 1e-4 and apart[:, 3:].min() > 1e-6
