@@ -1,4 +1,7 @@
-"""Whether an agent's settings fit what an environment shows, which is known once it is made."""
+"""Whether an agent's settings fit what an environment shows, which is known once it is made.
+
+Nothing is built for it, and torch is not needed.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,15 @@ from collections.abc import Iterator
 from math import isqrt
 
 from envs.experience import EnvSpec
-from envs.spaces import Categories, Image, ObsSpace, Vector, called
+from envs.spaces import Categories, Image, ObsSpace, called
 from envs.trees import named
 from runners.errors import UserError
 from runners.settings.checks import MOST_CODES
 from runners.settings.config import AgentSettings
 from runners.settings.conv import IMAGE, ConvSettings
-from runners.settings.diffusion import DiffusionSettings
-from runners.settings.diffusion_checks import tokens_of
-from runners.settings.noise import GroupedSettings
 from runners.settings.policies import PoolLstmSettings
-from runners.settings.tokenizers import AutoencoderSettings, PatchNnSettings
+from runners.settings.tokenizers import AutoencoderSettings
 from runners.settings.transformers import FrameLayoutSettings, TransformerSettings
-from runners.settings.vectors import VectorMlpSettings
 
 
 def check_fit(agent: AgentSettings, spec: EnvSpec) -> None:
@@ -26,21 +25,8 @@ def check_fit(agent: AgentSettings, spec: EnvSpec) -> None:
     faults = [
         fault for name, space in named(spec.obs).items() for fault in _faults(agent, name, space)
     ]
-    faults += _sampler(agent, spec)
     if faults:
         raise UserError("\n".join(dict.fromkeys(faults)))
-
-
-def tokens_for(agent: AgentSettings, space: ObsSpace) -> int:
-    """How many tokens the agent has for one thing that is shown."""
-    if isinstance(space, Categories):
-        return len(space.sizes)
-    if isinstance(space, Vector):
-        vectors = agent.vectors
-        return vectors.tokens if isinstance(vectors, VectorMlpSettings) else space.size
-    if isinstance(agent.tokenizer, PatchNnSettings):
-        return (space.shape[0] // agent.tokenizer.patch) * (space.shape[1] // agent.tokenizer.patch)
-    return tokens_of(agent.tokenizer)[1]
 
 
 def _faults(agent: AgentSettings, name: str, space: ObsSpace) -> Iterator[str]:
@@ -78,18 +64,4 @@ def _picture(agent: AgentSettings, side: int) -> Iterator[str]:
         yield (
             f"{shown}: agent.dynamics.layout.kind={dynamics.layout.kind} looks at pictures of "
             f"{IMAGE}x{IMAGE} only"
-        )
-
-
-def _sampler(agent: AgentSettings, spec: EnvSpec) -> Iterator[str]:
-    dynamics = agent.dynamics
-    tokens = sum(tokens_for(agent, space) for space in named(spec.obs).values())
-    if (
-        isinstance(dynamics, DiffusionSettings)
-        and isinstance(dynamics.sampler, GroupedSettings)
-        and dynamics.sampler.steps > tokens
-    ):
-        yield (
-            f"agent.dynamics.sampler.steps={dynamics.sampler.steps} is more than the {tokens} "
-            "tokens of what is shown, and every step reveals at least one"
         )

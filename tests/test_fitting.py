@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from envs.experience import EnvSpec
-from envs.spaces import Categories, Discrete, Image, ObsSpace, Space, Vector
+from envs.spaces import Categories, Discrete, Image, Space, Vector
 from runners.errors import UserError
-from runners.fitting import check_fit, tokens_for
+from runners.fitting import check_fit
 from runners.opening import new_agent
 from runners.settings.load import load
 from tests.runs import HARDWARE
@@ -23,7 +23,6 @@ SIDE_96 = Image((96, 96, 3))
         ("agent=iris", SIDE_96, "agent.tokenizer.patch=.*tokens=16 need a multiple of 64"),
         ("agent=iris", Image((72, 72, 3)), "convolutions of agent.actor_critic need a multiple"),
         ("agent=delta_iris", SIDE_96, "agent.dynamics.layout.kind=delta looks at pictures of 64x"),
-        ("agent=diffusion", Categories((4, 3)), "sampler.steps=4 is more than the 2 tokens"),
         ("agent=iris", {"a": Categories((9, 10**6))}, "observation 'a' is one of 1000000 cat"),
     ],
 )
@@ -47,19 +46,3 @@ def test_other_pictures_that_fit_can_be_learned(words: str) -> None:
     agent.world_model.tokenizer.loss(window)
     seen = agent.view.real(agent.world_model, window)
     agent.actor_critic(seen, agent.actor_critic.initial(1))
-
-
-@pytest.mark.parametrize(
-    ("words", "space"),
-    [
-        ("agent=iris", Image((64, 64, 3))),
-        ("agent.tokenizer.kind=patch_nn agent.tokenizer.patch=7", Image((64, 64, 3))),
-        ("agent=iris", Vector(5)),
-        ("agent.vectors.kind=mlp", Vector(5)),
-        ("agent=iris", Categories((4, 3))),
-    ],
-)
-def test_tokens_are_counted_without_building(words: str, space: ObsSpace) -> None:
-    config = load([*words.split(), "size=tiny"]).config
-    agent = new_agent(config, EnvSpec(space, Discrete(2)), HARDWARE)
-    assert tokens_for(config.agent, space) == agent.world_model.tokenizer.tokens
