@@ -26,6 +26,7 @@ SPACES: dict[str, Space] = {
     "all": {"state": Vector(3), "pixels": Image((64, 64, 3)), "kind": Categories((3, 5))},
     "numbers": {"kind": Categories((2, 6, 4)), "state": Vector(2), "more": Vector(1)},
     "vector": Vector(3),
+    "pair": Vector(2),
     "categories": Categories((4, 2, 3)),
     "image": Image((64, 64, 3)),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.conformance import (
@@ -49,7 +51,9 @@ def test_an_agent_of_these_spaces(
     check_tokenizer(model.tokenizer, windows([(0, 3, 1), *PADDED[1:]], spec=spec), spec)
     batch = windows(PADDED, spec=spec)
     tokens = model.tokenize(batch)
-    check_layout(model.get_submodule("dynamics.layout"), 32, batch, tokens)  # type: ignore[arg-type]
+    order: Any = model.get_submodule("dynamics.layout")
+    assert order.act_size == (3 if act in ("tokens", "multi") else 1)
+    check_layout(order, 32, batch, tokens)
     check_dynamics(model.dynamics, model.tokenizer.vocab, batch, tokens, spec)
     check_actor_critic(agent.actor_critic, agent.view.real(model, batch), agent.head.size)
     check_view(agent.view, model, batch, spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from worldmodels.batch import Batch, at
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.diffusion import Diffusion
 from worldmodels.dynamics.layouts import LAYOUTS
+from worldmodels.protocols import Prev
 
 ROWS = [(0, 6, 0), (0, 4, 2), (1, 5, 0), (2, 4, 0)]
 HEADS = ("token_head", "reward_head", "end_head")
@@ -124,25 +126,31 @@ def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
             assert apart[:, 2].min() > 1e-4 and apart[:, 3:].min() > 1e-6
 
 
-@pytest.mark.parametrize("layout", ["delta", "token"])
+# Fewer tokens than slots of actions, and more.
+@pytest.mark.parametrize(
+    ("obs", "layout"), [("pair", "token"), ("numbers", "token"), ("numbers", "delta")]
+)
 @pytest.mark.parametrize("dynamics", DYNAMICS)
-def test_a_full_memory_goes_on_from_the_present_frame_alone(dynamics: str, layout: str) -> None:
+def test_a_full_memory_goes_on_from_the_present_frame_alone(
+    dynamics: str, obs: str, layout: str
+) -> None:
     """Positions are counted with all slots of an action."""
-    spec, words = spec_of("numbers", "tokens"), words_of("tokens", dynamics, layout, "latent")
+    spec, words = spec_of(obs, "tokens"), words_of("tokens", dynamics, layout, "latent")
     few = ("agent.dynamics.blocks=9", "agent.phases.world_model.frames=9")
     agent = small_agent(*words, *few, spec=spec)
-    net, batch = net_of(agent), windows([(0, 25, 0)] * 2, spec=spec)
+    net: Any = agent.world_model.dynamics
+    batch = windows([(0, 25, 0)] * 2, spec=spec)
     tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
     memory, restarts = net.start(cut(batch, slice(None), slice(0, 1)), tokens[:, :2]), []
     for t in range(1, 25):
         here = cut(batch, slice(None), slice(t, t))
         _, fresh = net.step(net.start(here, tokens[:, t, None]), batch.act[:, t], tokens[:, t + 1])
-        memory, prediction = net.step(memory, batch.act[:, t], tokens[:, t + 1])  # type: ignore[arg-type]
+        memory, prediction = net.step(memory, batch.act[:, t], tokens[:, t + 1])
         apart = (prediction.logits - fresh.logits).abs().max()
         if apart < 1e-4:
             restarts.append(t)
             torch.testing.assert_close(prediction.rew, fresh.rew, atol=1e-4, rtol=1e-4)
-        memory = net.see(memory, at(batch.obs, t + 1), tokens[:, t + 1])  # type: ignore[arg-type]
+        memory = net.see(memory, at(batch.obs, t + 1), tokens[:, t + 1])
     # Nine blocks are the first frame and eight or nine steps.
     assert len(restarts) >= 2 and {b - a for a, b in pairwise(restarts)} <= {8, 9}
 
@@ -152,7 +160,8 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone(dynamics: str, layou
 def test_everything_that_is_shown_is_seen(dynamics: str, layout: str) -> None:
     """In frames by whom they are looked at, in tokens by all, by a policy in both."""
     agent, spec = agent_of("all", "floats", dynamics, layout), spec_of("all", "floats")
-    net, batch = net_of(agent), windows([(0, 3, 0)] * 2, spec=spec)
+    net: Any = agent.world_model.dynamics
+    batch = windows([(0, 3, 0)] * 2, spec=spec)
     tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
     moments, other = net.moments(batch, tokens), windows([(0, 3, 0)] * 2, 5, spec)
     carry = agent.watch(cut(batch, slice(None), slice(0, 2)))
@@ -164,7 +173,23 @@ def test_everything_that_is_shown_is_seen(dynamics: str, layout: str) -> None:
         assert (apart[1:] > 1e-5).all() == (layout != "token")
         judged = agent.judge(at(told.obs, 2), carry)[0]
         assert (judged - outputs).abs().max() > 1e-6
-        span = list(net.layout.spans.values())[place]  # type: ignore[attr-defined]
+        span = list(net.layout.spans.values())[place]
         changed = tokens.clone()
         changed[..., span] = tokens[..., span].roll(1, 0)
         assert (net.moments(batch, changed) - moments).abs().amax() > 1e-5
+
+
+@pytest.mark.parametrize("act", ACTIONS)
+def test_every_dimension_of_an_action_tells_what_changed_in_a_picture(act: str) -> None:
+    agent, spec = agent_of("image", act, "parallel", "delta"), spec_of("image", act)
+    tokenizer, batch = agent.world_model.tokenizer, windows([(0, 3, 0)] * 2, spec=spec)
+    tokens = random_tokens(tokenizer, batch.valid.shape)
+    before = at(batch.obs, slice(None, -1))
+    vectors = tokenizer.loss(batch).learn[0]
+    drawn = tokenizer.decode(Prev(before, batch.act), tokens)
+    for dim in range(batch.act[0, 0].numel()):
+        acts = another(spec.act, batch.act, dim, 1)
+        apart = (tokenizer.loss(replace(batch, act=acts)).learn[0] - vectors).abs().amax((2, 3))
+        assert (apart[:, 1] > 1e-5).all() and apart[:, [0, 2]].max() < 1e-5
+        other = tokenizer.decode(Prev(before, acts), tokens)
+        assert (other != drawn).flatten(2).any(-1).tolist() == [[False, True, False]] * 2
