@@ -54,11 +54,9 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         LAYOUTS,
         dynamics_settings.pop("layout"),
         width=dynamics_settings["width"],
-        vocab=tokenizer.vocab,
-        tokens=tokenizer.tokens,
         space=env.obs,
         actions=actions,
-        spans=tokenizer.spans if isinstance(tokenizer, Several) else {},
+        tokenizer=tokenizer,
     )
     dynamics = build_dynamics(dynamics_settings, layout, tokenizer.vocab)
     behaviour = settings["behaviour"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.base import Game
+from envs.experience import EnvSpec
 from envs.spaces import (
     Image,
     Obs,
@@ -35,8 +36,22 @@ class _Play:
     longest: int = 0
 
 
-def check_game(make: Callable[[], Game], *, steps: int = 300, seed: int = 0) -> list[str]:
-    """Play `steps` random actions and say, in lines for people, what an agent will see.
+@dataclass(frozen=True)
+class Findings:
+    """What was found, in words for people.
+
+    shown: of each observation by name, its space and the range seen. play: what random actions
+    led to. seeds: whether they repeat a game.
+    """
+
+    spec: EnvSpec
+    shown: dict[str, str]
+    play: str
+    seeds: str
+
+
+def check_game(make: Callable[[], Game], *, steps: int = 300, seed: int = 0) -> Findings:
+    """Play `steps` random actions and say what an agent will see.
 
     They are played once more in the same game and once in a new one, from the same seeds: what a
     game keeps from one episode to the next shows.
@@ -56,28 +71,22 @@ def check_game(make: Callable[[], Game], *, steps: int = 300, seed: int = 0) -> 
         anew = _play(fresh, steps, seed)
     finally:
         fresh.close()
-    lines = ["an agent will see"]
-    width = max(map(len, named(spec.obs)))
+    shown = {}
     for name, space in named(spec.obs).items():
         seen = _range([named(obs)[name] for obs in play.obs], space)
-        start = f"  {name:<{width}}  " if width else "  "
-        lines.append(f"{start}{describe(space)}, {_count(space)}, {seen}")
+        shown[name] = f"{describe(space)}, {seen}"
         if isinstance(space, Vector) and space.size > BIG_VECTOR:
-            hint = "a picture? Pictures are uint8 and have 2 or 3 axes"
-            lines.append(" " * len(start) + hint)
-    lines.append(f"and do\n  {describe(spec.act)}")
-    lines.append(f"one step lasts {spec.frames_per_step} of the simulator's")
-    lines.append(
-        f"{steps} random steps: reward {min(play.rews):g} to {max(play.rews):g}, "
-        f"{play.ends} ended and {play.truncs} cut episodes, the longest of {play.longest} steps"
-    )
+            shown[name] += "; a picture? Pictures are uint8 and have 2 or 3 axes"
     difference = _difference(play, again) or _difference(play, anew)
-    lines.append(
+    return Findings(
+        spec,
+        shown,
+        f"{steps} random steps: reward {min(play.rews):g} to {max(play.rews):g}, "
+        f"{play.ends} ended and {play.truncs} cut episodes, the longest of {play.longest} steps",
         f"seeds do NOT repeat a game: {difference}; a resumed run begins new games"
         if difference
-        else "seeds repeat a game exactly"
+        else "seeds repeat a game exactly",
     )
-    return lines
 
 
 def _play(game: Game, steps: int, seed: int) -> _Play:
@@ -105,11 +114,6 @@ def _play(game: Game, steps: int, seed: int) -> _Play:
 def _seen(game: Game, obs: Obs) -> Obs:
     check_observation(game.spec.obs, obs)
     return each(np.copy, obs)
-
-
-def _count(space: ObsSpace) -> str:
-    numbers = math.prod(space.shape)
-    return f"{numbers:,} number{'' if numbers == 1 else 's'}"
 
 
 def _range(arrays: list[np.ndarray], space: ObsSpace) -> str:

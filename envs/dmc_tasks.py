@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -82,7 +83,7 @@ def split_task(name: str) -> tuple[str, str]:
                 return domain, task
     near = difflib.get_close_matches(_plain(name), [_plain(task) for task in TASKS], 1, 0.0)
     nearest = next(task for task in TASKS if _plain(task) == near[0])
-    raise ValueError(f"env.task={name} is unknown; nearest: {nearest}; choices: {', '.join(TASKS)}")
+    raise ValueError(f"env.task={name} is unknown; nearest: {nearest}; all: tokendream list tasks")
 
 
 def _plain(name: str) -> str:
@@ -100,9 +101,49 @@ class RandomReturn:
 @cache
 def random_returns() -> dict[str, RandomReturn]:
     """Of the 20 vision tasks, at action repeat 2; how they were measured is in the data file."""
-    text = resources.files("envs").joinpath("data/dmc_reference.csv").read_text("utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["task"]: RandomReturn(float(row["random"]), float(row["error"]))
-        for row in csv.DictReader(lines)
+        for row in _rows("dmc_reference.csv")
     }
+
+
+@dataclass(frozen=True)
+class Published:
+    """A method's mean return after `control_steps` of the simulator, as `source` has it.
+
+    std is over seeds. Action repeat is part of `control_steps`.
+    """
+
+    method: str
+    control_steps: int
+    score: float
+    std: float
+    seeds: int
+    source: str
+
+
+def published(task: str, observe: str) -> list[Published]:
+    """What others report of a task seen as `pixels` or `state`, fewest control steps first.
+
+    Empty where nothing is on file. How each was measured is said in the data file. Raises
+    ValueError with the nearest name where the task is unknown.
+    """
+    name = "-".join(split_task(task))
+    return [
+        Published(
+            row["method"],
+            int(row["control_steps"]),
+            float(row["score"]),
+            float(row["std"]),
+            int(row["seeds"]),
+            row["source"],
+        )
+        for row in _rows("dmc_published.csv")
+        if row["task"] == name and row["obs"] == observe
+    ]
+
+
+def _rows(file: str) -> Iterator[dict[str, str]]:
+    """A table of envs/data; lines that begin with # are about it."""
+    text = resources.files("envs").joinpath(f"data/{file}").read_text("utf-8")
+    return csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,25 +67,50 @@ def make_gym(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
 
     Raises ValueError as there.
     """
+    with _told(env_id):
+        return find_gym(env_id)(**options)
+
+
+def find_gym(env_id: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """What makes the environment, found without making it.
+
+    Modules are also looked for in the working folder, after all that is installed: the script
+    `tokendream` does not begin there, as `python` does.
+
+    Raises ValueError where the id is not known or a package is missing.
+    """
     module_name, _, name = env_id.rpartition(":")
-    module = None
-    try:
+    if module_name and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    with _told(env_id):
         module = importlib.import_module(module_name) if module_name else None
         maker = getattr(module, name, None)
         if callable(maker):
-            return maker(**options)
-        return gymnasium.make(name, disable_env_checker=True, **options)
-    except gymnasium.error.UnregisteredEnv as error:
-        raise ValueError(f"env.id={env_id} is unknown; {_nearest(name, module)}") from error
+            return maker
+        try:
+            gymnasium.spec(name)
+        except gymnasium.error.Error as error:
+            where = f" in {module.__file__}" if module else ""
+            near = _nearest(name, module)
+            raise ValueError(f"env.id={env_id} is unknown{where}; nearest: {near}") from error
+        return functools.partial(gymnasium.make, name, disable_env_checker=True)
+
+
+@contextlib.contextmanager
+def _told(env_id: str) -> Iterator[None]:
+    """Turns what Gymnasium and imports raise into a ValueError of one line."""
+    try:
+        yield
     except gymnasium.error.Error as error:
         # Among them what a simulator lacks; these messages name what to install.
         raise ValueError(f"env.id={env_id}: {' '.join(str(error).split())}") from error
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
-        raise ValueError(
-            f"env.id={env_id} needs the package {package}, which is not installed: "
-            f"pip install {package}, or name the folder it is in by PYTHONPATH"
-        ) from error
+        if env_id.startswith((f"{package}.", f"{package}:")):
+            cure = f"neither installed nor in the working folder, {Path.cwd()}"
+        else:
+            cure = f"not installed: pip install {package}"
+        raise ValueError(f"env.id={env_id} needs the package {package}, which is {cure}") from error
 
 
 def _nearest(name: str, module: ModuleType | None) -> str:
@@ -90,7 +120,7 @@ def _nearest(name: str, module: ModuleType | None) -> str:
     plain = {choice.rpartition(":")[2].lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.0)
     hint = "" if module else f"; if a package has it, write package.module:{name}"
-    return f"nearest: {plain[near[0]]}{hint}"
+    return f"{plain[near[0]]}{hint}"
 
 
 def _classes(module: ModuleType | None) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from envs import gl
 from envs.base import Env
 from envs.cores import available_cores
 from envs.dmc_tasks import split_task
@@ -19,7 +20,8 @@ from envs.worker import MakeGame
 
 logger = logging.getLogger(__name__)
 
-SUITES = ("atari", "crafter", "dmc", "gym")
+SUITE_PACKAGES = {"crafter": "crafter", "atari": "ale_py", "dmc": "dm_control", "gym": "gymnasium"}
+"""Of each suite, the module it needs; the extra that brings it has the name of the suite."""
 
 
 def make_env(
@@ -32,7 +34,7 @@ def make_env(
 
     Raises ValueError, naming the setting or the package to install, on a user's mistake.
     """
-    make = _maker(settings, training)
+    make = game_maker(settings, training=training)
     return VectorEnv([make] * num_envs, automatic_workers(num_envs) if workers < 0 else workers)
 
 
@@ -45,10 +47,35 @@ def automatic_workers(num_envs: int) -> int:
     return 0 if cores <= 2 else min(cores, num_envs)
 
 
-def _maker(settings: Mapping[str, Any], training: bool) -> MakeGame:
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Look for all that can be wrong before a game is made.
+
+    Raises ValueError, naming the setting or what to install: a suite, game, task or id that is not
+    known, a package or a graphics library that is missing.
+    """
     suite = settings["suite"]
-    if suite not in SUITES:
-        raise _unknown("env.suite", suite, SUITES)
+    if suite not in SUITE_PACKAGES:
+        raise _unknown("env.suite", suite, tuple(SUITE_PACKAGES))
+    if suite == "atari" and settings["game"] not in list_games():
+        raise _unknown("env.game", settings["game"], list_games())
+    if suite == "dmc":
+        split_task(settings["task"])
+    _require(suite)
+    if suite == "dmc" and settings.get("observe", "pixels") != "state":
+        gl.choose_backend()
+    if suite == "gym":
+        from envs.gym_game import find_gym
+
+        find_gym(settings["id"])
+
+
+def game_maker(settings: Mapping[str, Any], *, training: bool = False) -> MakeGame:
+    """What makes one game of the settings; it can be sent to other processes.
+
+    Raises ValueError as `make_env` does.
+    """
+    check_settings(settings)
+    suite = settings["suite"]
     if suite == "crafter":
         return _crafter(settings)
     if suite == "atari":
@@ -57,7 +84,6 @@ def _maker(settings: Mapping[str, Any], training: bool) -> MakeGame:
 
 
 def _crafter(settings: Mapping[str, Any]) -> MakeGame:
-    _require("crafter", extra="crafter")
     _warn_without_numba()
     from envs.crafter import CrafterGame
 
@@ -65,33 +91,23 @@ def _crafter(settings: Mapping[str, Any]) -> MakeGame:
 
 
 def _atari(settings: Mapping[str, Any], training: bool) -> MakeGame:
-    game = settings["game"]
-    if game not in list_games():
-        raise _unknown("env.game", game, list_games())
-    _require("ale_py", extra="atari")
     from envs.atari import AtariGame
 
     chosen = _chosen(settings, "frame_skip", "noop_max", "sticky", "resize", "max_frames")
     if not training:
         chosen["noop_max"] = settings.get("eval_noop_max", 30)
     life_loss = training and settings.get("life_loss", True)
-    return functools.partial(AtariGame, game, life_loss=life_loss, **chosen)
+    return functools.partial(AtariGame, settings["game"], life_loss=life_loss, **chosen)
 
 
 def _dmc(settings: Mapping[str, Any]) -> MakeGame:
-    split_task(settings["task"])
-    _require("dm_control", extra="dmc")
-    from envs import gl
     from envs.dmc import DMCGame
 
-    if settings.get("observe", "pixels") != "state":
-        gl.choose_backend()
     chosen = _chosen(settings, "observe", "action_repeat", "size", "quality")
     return functools.partial(DMCGame, settings["task"], **chosen)
 
 
 def _gym(settings: Mapping[str, Any]) -> MakeGame:
-    _require("gymnasium", extra="gym")
     from envs.gym_game import GymGame
 
     # Once here, where a mistake is a line; in a worker process it would be a traceback.
@@ -103,14 +119,15 @@ def _chosen(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
-def _require(module: str, extra: str) -> None:
+def _require(suite: str) -> None:
+    module = SUITE_PACKAGES[suite]
     if importlib.util.find_spec(module) is None:
-        if module == "dm_control" and sys.version_info >= (3, 13):
+        if suite == "dmc" and sys.version_info >= (3, 13):
             # The extra is empty there: labmaze, which dm-control wants, has no wheel.
-            raise ValueError(f"env.suite={extra} needs Python 3.11 or 3.12, as dm-control does")
+            raise ValueError("env.suite=dmc needs Python 3.11 or 3.12, as dm-control does")
         raise ValueError(
-            f"env.suite={extra} needs the package {module}, which is not installed: "
-            f'pip install "tokendream[{extra}]"'
+            f"env.suite={suite} needs the package {module}, which is not installed: "
+            f'pip install "tokendream[{suite}]"'
         )
 
 

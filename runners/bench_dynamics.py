@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -226,11 +227,10 @@ def build(settings: TransformerSettings, tokens: int) -> Any:
         LAYOUTS,
         {"kind": "token"},
         width=settings.width,
-        vocab=VOCAB,
-        tokens=tokens,
         space=PICTURE,
         actions=ActionCodecs(Discrete(NUM_ACTIONS), **ActionsSettings().model_dump()),
-        spans={},
+        # All that this layout asks of one.
+        tokenizer=SimpleNamespace(vocab=VOCAB, tokens=tokens, spans={}),
     )
     return build_dynamics(chosen, layout, VOCAB)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from runners.drawing import BLUE, FAINT, GRID, INK, PAPER, Plot, fitted, font, text
+from runners.drawing import BLUE, FAINT, GRID, INK, PAPER, PURPLE, Plot, fitted, font, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,18 @@ class Line:
     colour: str
     dashed: bool = False
     width: float = 2.0
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Values by name that others reached at `x`, listed right of a chart under `heading`.
+
+    They are dots in the picture where x is in its range.
+    """
+
+    heading: tuple[str, str]
+    x: float
+    values: Mapping[str, float]
 
 
 def unlock_bars(rates: Mapping[str, float], title: str = "achievements unlocked") -> np.ndarray:
@@ -60,16 +72,22 @@ def line_chart(
     x_name: str,
     y_name: str,
     zero: bool = True,
+    y_range: tuple[float, float] | None = None,
+    marks: Marks | None = None,
 ) -> np.ndarray:
-    """Curves with their bands over x (X,); a legend names them. zero: y = 0 is in the picture."""
+    """Curves with their bands over x (X,); a legend names them.
+
+    zero: y = 0 is in the picture. y_range: its ends, where not those of the numbers.
+    """
     width, height, left = 520, 260, 64
     named = _legend([line for line in lines if line.name], width)
     top = 66 + ROW * len(named)
-    page = Image.new("RGB", (left + width + 24, top + height + 46), PAPER)
+    beside = 24 if marks is None else BESIDE
+    page = Image.new("RGB", (left + width + beside, top + height + 46), PAPER)
     draw = ImageDraw.Draw(page)
     text(draw, (12, 16), fitted(title, 15, page.width - 24), 15)
     numbers = np.concatenate([np.concatenate([line.y, line.low, line.high]) for line in lines])
-    low, high = _range(numbers, zero)
+    low, high = _range(numbers, zero) if y_range is None else y_range
 
     def up(y: np.ndarray) -> np.ndarray:
         return (y - low) / (high - low)
@@ -78,8 +96,9 @@ def line_chart(
     for tick in _ticks(low, high):
         at_tick = float(up(np.array(tick)))
         plot.level(at_tick)
-        text(draw, (left - 8, top + height * (1 - at_tick)), f"{tick:.3g}", 12, FAINT, "rm")
-    at = (x - x.min()) / max(float(np.ptp(x)), 1.0) * 0.96 + 0.02
+        words = f"{tick:.3g}" if abs(tick) < 1000 else f"{tick:,.0f}"
+        text(draw, (left - 8, top + height * (1 - at_tick)), words, 12, FAINT, "rm")
+    at = _along(x, x)
     for line in lines:
         plot.band(at, up(line.low), up(line.high), line.colour)
     for line in lines:
@@ -94,7 +113,51 @@ def line_chart(
     for row, names in enumerate(named):
         for at_x, line in names:
             _name(draw, left + at_x, 66 + ROW * row, line)
+    if marks is not None:
+        _list_beside(draw, marks, (left, top, left + width, top + height), (low, high), x)
     return np.asarray(page)
+
+
+def _along(at: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Where x values are from the left of a picture of `x` (X,), in shares of its width."""
+    share: np.ndarray = (at - x.min()) / max(float(np.ptp(x)), 1.0) * 0.96 + 0.02
+    return share
+
+
+BESIDE = 216
+"""Room for marks right of a chart."""
+
+
+def _list_beside(
+    draw: ImageDraw.ImageDraw,
+    marks: Marks,
+    box: tuple[int, int, int, int],
+    y_range: tuple[float, float],
+    x: np.ndarray,
+) -> None:
+    """Names from the highest value down, each joined to its height; none covers another."""
+    left, top, right, bottom = box
+    low, high = y_range
+    for row, words in enumerate(marks.heading):
+        text(draw, (right + 26, top - 32 + 15 * row), words, 12, FAINT)
+    ranked = sorted(marks.values.items(), key=lambda named: -named[1])
+    heights = [bottom - (value - low) / (high - low) * (bottom - top) for _, value in ranked]
+    for (name, value), y, beside in zip(ranked, heights, apart(heights, 15, bottom), strict=True):
+        draw.line((right + 1, y, right + 8, y, right + 22, beside), fill=PURPLE, width=1)
+        text(draw, (right + 26, beside), f"{name} {value:.0f}", 12)
+        if x.min() <= marks.x <= x.max():
+            middle = left + float(_along(np.array(marks.x), x)) * (right - left)
+            draw.ellipse((middle - 4, y - 4, middle + 4, y + 4), outline=PURPLE, width=2)
+
+
+def apart(heights: Sequence[float], gap: float, end: float) -> list[float]:
+    """Growing `heights` moved so that they are `gap` apart and the last is at most `end`."""
+    places: list[float] = []
+    for i, height in enumerate(heights):
+        lowest = end - gap * (len(heights) - 1 - i)
+        free = max(height, places[-1] + gap) if places else height
+        places.append(min(free, lowest))
+    return places
 
 
 def _range(numbers: np.ndarray, zero: bool) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn
 
-from runners import command_help, commands
+from runners import command_help, commands, listing
 from runners.errors import UserError
 
 NAME = "tokendream"
@@ -126,13 +126,19 @@ COMMANDS: dict[str, Command] = {
         "RUN [key=value ...]", "draw what it dreams", commands.imagine, command_help.imagine
     ),
     "list": Command(
-        "[presets|agents|games|tables|runs]",
+        "[presets|agents|games|tasks|tables|runs]",
         "what there is to choose from",
-        commands.list_choices,
+        listing.list_choices,
         command_help.list_choices,
     ),
     "config": Command(
         "[key=value ...]", "settings and their origin", commands.config, command_help.train
+    ),
+    "check-env": Command(
+        "[ID] [key=value ...]",
+        "what an agent sees of an environment",
+        commands.check_env,
+        command_help.check_env,
     ),
     "bench": Command(
         "[key=value ...]", "how fast each part is here", commands.bench, command_help.bench

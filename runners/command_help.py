@@ -5,6 +5,10 @@ Settings are imported when they are asked for, as every other command would wait
 
 from __future__ import annotations
 
+CHECK_ENV = """\
+ID is that of any Gymnasium environment: CartPole-v1, package.module:EnvId or package.module:Class,
+where the module may lie in the working folder. It is short for env=gym env.id=ID. Without one,
+the environment is that of the settings, such as env=dmc env.task=walker-walk env.observe=both."""
 BENCH = "Seconds and peaks of memory are those of each part alone, in a process of its own."
 
 
@@ -36,6 +40,11 @@ def imagine() -> str:
     return _options("ImagineOptions")
 
 
+def check_env() -> str:
+    """Ids, its options, and the settings of a new run."""
+    return f"{CHECK_ENV}\n\n{_options('CheckEnvOptions')}\n\n{train()}"
+
+
 def bench() -> str:
     """Its options, and the settings of a new run."""
     return f"{BENCH}\n\n{_options('BenchOptions')}\n\n{train()}"
@@ -63,7 +72,7 @@ def compare() -> str:
 
 def list_choices() -> str:
     """Its topics."""
-    from runners.commands import TOPICS
+    from runners.listing import TOPICS
 
     return f"There are: {', '.join(TOPICS)}"
 

@@ -1,4 +1,4 @@
-"""What each command word does: check all that can be checked, then import what does the work.
+"""What a command word does: check all that can be checked, then import what does the work.
 
 torch takes seconds to import; therefore it is imported, through the modules that need it, only
 when nothing wrong with the command is left to find.
@@ -7,7 +7,6 @@ when nothing wrong with the command is left to find.
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from runners.settings.config import Config
 
 S = TypeVar("S", bound="Settings")
-
-TOPICS = ("presets", "agents", "games", "tables", "runs")
 
 
 def train(words: list[str]) -> int:
@@ -92,6 +89,21 @@ def bench(words: list[str]) -> int:
     return 0
 
 
+def check_env(words: list[str]) -> int:
+    """Step an environment with random actions, and say what an agent will see of it."""
+    from runners.needs import need_environment
+    from runners.settings.load import load
+    from runners.settings.options import CheckEnvOptions
+
+    options, rest = _own_options(CheckEnvOptions, _id_as_settings(words))
+    config = load(rest).config
+    need_environment(config)
+    from runners import check_env as checking
+
+    checking.main(config, options, rest)
+    return 0
+
+
 def quantizers(words: list[str]) -> int:
     """Train the tokenizer alone with each quantizer, on the same games."""
     from runners.settings.options import QuantizerOptions
@@ -158,29 +170,25 @@ def config(words: list[str]) -> int:
     return 0
 
 
-def list_choices(words: list[str]) -> int:
-    """Print the presets, the games, the tables of ablate, or the runs."""
-    topic = words[0] if words else "presets"
-    roots = [word.partition("=")[2] for word in words[1:] if word.startswith("root=")]
-    if topic not in TOPICS or len(words) > 1 + len(roots):
-        close = get_close_matches(topic, TOPICS, n=1, cutoff=0.5)
-        hint = f"\n  did you mean: {close[0]}" if close else ""
-        raise UserError(f"cannot list {' '.join(words)!r} (there are: {', '.join(TOPICS)}){hint}")
-    if topic in ("presets", "agents"):
-        from runners.settings.show import presets_text
+def _id_as_settings(words: list[str]) -> list[str]:
+    """Words of which the first may be the id of a Gymnasium environment, all as settings.
 
-        print(presets_text() if topic == "presets" else presets_text(("agent",)))
-    elif topic == "games":
-        from runners.settings.show import games_text
+    Raises UserError for what other suites have.
+    """
+    from envs.dmc_tasks import TASKS
+    from envs.scores import list_games
+    from runners.settings.presets import names
 
-        print(games_text())
-    elif topic == "tables":
-        from runners.settings.ablations import tables_text
-
-        print(tables_text())
-    else:
-        _list_runs(_root(roots))
-    return 0
+    word = words[0] if words else "="
+    if "=" in word or word.startswith("-") or word in names("env"):
+        return words
+    for setting, known in (
+        ("env=atari env.game", list_games()),
+        ("env=dmc_vision env.task", TASKS),
+    ):
+        if word in known:
+            raise UserError(f"{word!r} is no id of Gymnasium\n  did you mean: {setting}={word}")
+    return ["env=gym", f"env.id={word}", *words[1:]]
 
 
 def _own_options(cls: type[S], words: list[str]) -> tuple[S, list[str]]:
@@ -257,24 +265,6 @@ def _found(names: list[str], rest: list[str], root: Path, cls: type[S]) -> tuple
         lambda: options.append(load_options(cls, rest)),
     )
     return runs, options[0]
-
-
-def _list_runs(root: Path) -> None:
-    from runners.run_folder import list_runs
-    from runners.settings.show import table
-
-    head = ("run", "status", "steps", "return", "folder")
-    rows = [
-        (
-            run.path.name,
-            run.status,
-            f"{run.steps:,}",
-            "-" if run.last_return is None else f"{run.last_return:.2f}",
-            str(run.path.parent),
-        )
-        for run in list_runs(root)
-    ]
-    print(table(head, rows) if rows else f"no runs in {root}/")
 
 
 def _together(*checks: Callable[[], None]) -> None:

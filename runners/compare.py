@@ -31,6 +31,7 @@ from runners.settings.config import Config
 from runners.settings.load import load
 from runners.settings.options import CompareOptions
 from runners.settings.show import place, shown_value
+from runners.suites import axes, steps_text
 
 COLOURS = (BLUE, "#d1495b", "#2e8b57", "#8a5cc2", "#c98a1b", "#3aa6b9", "#7a7a7a", "#b0559a")
 MOST_BANDS = 3
@@ -130,7 +131,8 @@ def markdown(found: Mapping[str, Any], groups: Groups, chance: Chance | None) ->
     config = next(iter(groups.values()))[0].config
     every = [result for those in groups.values() for result in those]
     blocks = [
-        f"# Agents on {place(config)}, size {presets['size']}, {rows[0]['steps']:,} steps",
+        f"# Agents on {place(config)}, size {presets['size']}, "
+        f"{steps_text(config, rows[0]['steps'])}",
         markdown_table(head, body),
         f"Mean over seeds of the final evaluation, {config.run.eval_episodes} whole games each, "
         "with Student's t interval over seeds; that of random actions is over games. Speeds are "
@@ -169,13 +171,14 @@ def chart(groups: Groups, chance: Chance | None) -> np.ndarray:
         if len(groups) > MOST_BANDS:
             low = high = np.full(len(x), np.nan)
         lines.append(Line(name, mean, low, high, COLOURS[number % len(COLOURS)]))
-    presets = first.config.presets
+    presets, on = first.config.presets, axes(first.config)
     return line_chart(
         np.round(x / 1000, 1),
         lines,
         title=f"Evaluation ({presets.size}) on {presets.env}, means over seeds",
-        x_name="thousand steps",
-        y_name="return",
+        x_name=on.x_name,
+        y_name=on.y_name,
+        y_range=on.y_range,
     )
 
 

@@ -7,20 +7,19 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from envs.make import check_settings
 from runners.errors import UserError
 from runners.settings.config import Config
 from runners.settings.tokenizers import AutoencoderSettings
 from worldmodels.nets.lpips_files import ORIGINS, folder_of, missing
 
-SUITE_PACKAGES = {"crafter": ("crafter", "crafter"), "atari": ("ale_py", "atari")}
-"""Of each suite with an optional package: the module to import, and the extra that brings it."""
-
 
 def need_environment(config: Config) -> None:
-    """Raises UserError where the suite's package is not installed."""
-    if config.env.suite in SUITE_PACKAGES:
-        module, extra = SUITE_PACKAGES[config.env.suite]
-        need_package(module, extra, f"env.suite={config.env.suite}")
+    """Raises UserError where the games of the settings are not known, or lack a package."""
+    try:
+        check_settings(config.env.model_dump())
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def need_package(module: str, extra: str, setting: str) -> None:

@@ -14,6 +14,7 @@ from envs.experience import EnvSpec
 from envs.make import make_env
 from runners.checkpoint import Checkpoints, load, load_weights
 from runners.errors import UserError
+from runners.fitting import check_fit
 from runners.hardware import Hardware, open_hardware
 from runners.settings.config import Config
 from runners.settings.load import read
@@ -43,8 +44,9 @@ def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> 
 def new_agent(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
     """An untrained agent; seeds torch's global generator, from which its weights come.
 
-    Raises UserError where the settings do not fit what the environment shows.
+    Raises UserError where its settings do not fit what the environment shows.
     """
+    check_fit(config.agent, spec)
     torch.manual_seed(config.seed)
     try:
         agent = build_agent(config.agent.model_dump(), spec)

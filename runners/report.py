@@ -24,15 +24,11 @@ from runners.intervals import interval_over_seeds
 from runners.media import encode_png
 from runners.needs import need_environment
 from runners.report_text import markdown
-from runners.results import (
-    SCORES,
-    Point,
-    RunResult,
-    check_alike,
-    read_result,
-)
+from runners.results import SCORE_NAMES, SCORES, Point, RunResult, check_alike, read_result
 from runners.settings.config import Config
 from runners.settings.options import ReportOptions
+from runners.settings.show import game
+from runners.suites import axes, literature
 
 PALE = "#9cc2f5"
 BINS = 25
@@ -41,7 +37,10 @@ MOST_ENVS = 32
 
 @dataclass(frozen=True)
 class Chance:
-    """A policy of uniformly random actions: mean return, 95 % interval over games, score."""
+    """A policy of uniformly random actions: mean return, 95 % interval over games, score.
+
+    The score is NaN where the suite has none.
+    """
 
     episodes: int
     seed: int
@@ -99,7 +98,7 @@ def play_at_random(config: Config, episodes: int) -> Chance:
         ret=of_games["return"],
         low=of_games["return_ci_low"],
         high=of_games["return_ci_high"],
-        score=scores[SCORES[config.env.suite]],
+        score=scores.get(SCORES.get(config.env.suite, ""), math.nan),
     )
 
 
@@ -108,11 +107,12 @@ def summary(results: Sequence[RunResult], chance: Chance | None) -> dict[str, An
     config = results[0].config
     means = [result.final.ret for result in results]
     mean, low, high = interval_over_seeds(means)
+    others = literature(config, results[0].steps)
     score, score_low, score_high = interval_over_seeds([r.final.score for r in results])
     return {
         "presets": config.presets.model_dump(),
-        "game": getattr(config.env, "game", None),
-        "score": "Crafter score, %" if config.env.suite == "crafter" else "human-normalised score",
+        "game": game(config),
+        "score": SCORE_NAMES.get(config.env.suite),
         "episodes": config.run.eval_episodes,
         "runs": [_of_run(result, chance) for result in results],
         "pooled": {
@@ -126,6 +126,7 @@ def summary(results: Sequence[RunResult], chance: Chance | None) -> dict[str, An
             "above_random": above(low, chance),
         },
         "random": None if chance is None else asdict(chance),
+        **(others.numbers() if others else {}),
     }
 
 
@@ -180,13 +181,17 @@ def _chart(
         lines.append(Line(name, row, nothing, nothing, PALE, width=1.0))
     name = f"mean of {len(results)} seeds, 95 % interval" if several else f"seed {results[0].seed}"
     lines.append(Line(name, mean, low, high, BLUE))
-    presets = results[0].config.presets
+    config = results[0].config
+    others = literature(config, results[0].steps)
+    presets, on = config.presets, axes(config)
     return line_chart(
         np.round(x / 1000, 1),
         lines,
         title=f"{what}: {presets.agent} ({presets.size}) on {presets.env}",
-        x_name="thousand steps",
-        y_name="return",
+        x_name=on.x_name,
+        y_name=on.y_name,
+        y_range=on.y_range,
+        marks=others.marks() if others else None,
     )
 
 

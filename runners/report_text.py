@@ -10,6 +10,7 @@ from runners.console import duration
 from runners.frame_errors import Pictures
 from runners.markdown import markdown_table
 from runners.settings.show import place
+from runners.suites import literature
 
 if TYPE_CHECKING:
     from runners.results import RunResult
@@ -20,11 +21,13 @@ HORIZONS = (1, 2, 5, 10, 15, 20)
 def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
     """From the numbers of `runners.report.summary`."""
     presets = found["presets"]
+    others = literature(results[0].config, results[0].steps)
     blocks = [
         f"# {presets['agent']} on {place(results[0].config)}, size {presets['size']}, "
         f"budget {presets['run']}",
         _result(found),
         _verdict(found),
+        *(others.text() if others else []),
         "![return by step](curves.png)",
         *_imagination(results),
         "## Runs",
@@ -39,13 +42,16 @@ def markdown(found: dict[str, Any], results: Sequence[RunResult]) -> str:
 
 
 def _result(found: dict[str, Any]) -> str:
+    def own(score: float) -> list[str]:
+        return [num(score)] if found["score"] else []
+
     rows = [
         [
             f"seed {run['seed']}",
             f"{found['episodes']}",
             num(run["return"]),
             span(run["low"], run["high"]),
-            num(run["score"]),
+            *own(run["score"]),
             _yes(run["above_random"]),
         ]
         for run in found["runs"]
@@ -58,15 +64,16 @@ def _result(found: dict[str, Any]) -> str:
                 "",
                 f"**{num(pooled['return'])}**",
                 f"**{span(pooled['low'], pooled['high'])}**",
-                f"{num(pooled['score'])}",
+                *own(pooled["score"]),
                 _yes(pooled["above_random"]),
             ]
         )
     if chance is not None:
         around = span(chance["low"], chance["high"])
         episodes = f"{chance['episodes']}"
-        rows.append(["random actions", episodes, num(chance["ret"]), around, num(chance["score"])])
-    head = ["policy", "games", "return", "95 % interval", found["score"], "above random"]
+        rows.append(["random actions", episodes, num(chance["ret"]), around, *own(chance["score"])])
+    names = [found["score"]] if found["score"] else []
+    head = ["policy", "games", "return", "95 % interval", *names, "above random"]
     return markdown_table(head, rows)
 
 
@@ -74,9 +81,10 @@ def _verdict(found: dict[str, Any]) -> str:
     runs, pooled = found["runs"], found["pooled"]
     lines = [
         "Final evaluation of each run, whole games in fresh environments. Intervals of one policy "
-        "are bootstrapped over its games; that of the mean is Student's t over seeds. Scores are "
-        "computed for each seed, then averaged."
+        "are bootstrapped over its games; that of the mean is Student's t over seeds."
     ]
+    if found["score"]:
+        lines[0] += " Scores are computed for each seed, then averaged."
     trained = [run["training_score"] for run in runs if not math.isnan(run["training_score"])]
     if trained:
         mean = sum(trained) / len(trained)

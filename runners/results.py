@@ -23,6 +23,8 @@ OWN = {"seed", "name", "root", "precision", *CHANGEABLE} - {
 }
 """Settings in which runs of one report may differ."""
 SCORES = {"crafter": "eval/crafter/score", "atari": "atari/hns"}
+SCORE_NAMES = {"crafter": "Crafter score, %", "atari": "human-normalised score"}
+"""Suites without one have their return for a score."""
 TRAINING_SCORES = {"crafter": "crafter/score"}
 SPEEDS = ("speed/env_steps_s", "speed/updates_s", "speed/dreamed_steps_s")
 MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
@@ -33,7 +35,7 @@ MEMORY = ("memory/gpu_peak_gib", "memory/ram_gib")
 class Point:
     """One point of a curve: a mean return with the ends of its 95 % interval, and the score.
 
-    A point of training has no interval (NaN), and NaN for a score that its suite does not have.
+    A point of training has no interval (NaN). The score is NaN where its suite has none.
     """
 
     step: int
@@ -86,7 +88,7 @@ def read_result(run: Path) -> RunResult:
     config = read(run / "config.yaml").config
     records = list(_records(run / "metrics.jsonl"))
     suite = config.env.suite
-    evaluations = [_evaluated(r, SCORES[suite]) for r in records if _has(r, "eval/return")]
+    evaluations = [_evaluated(r, SCORES.get(suite, "")) for r in records if _has(r, "eval/return")]
     if not evaluations:
         raise UserError(f"run {run.name} has no evaluation in metrics.jsonl")
     collected = [

@@ -71,13 +71,13 @@ def check_layout(layout: Layout, width: int, batch: Batch, tokens: Tensor) -> No
     """The pieces of a step have the sizes that the layout states."""
     rows, steps = batch.valid.shape
     slots = layout.act_size
-    assert layout.stride == slots + layout.tokens + layout.look_size
+    assert layout.stride == slots + layout.answer_size + layout.look_size
     root = layout.root(at(batch.obs, 0), tokens[:, 0])
     assert root.shape == (rows, layout.root_size, width)
     acted = layout.act(batch.act)
     assert acted.shape == (rows, steps, slots, width)
     torch.testing.assert_close(layout.act(batch.act[:, 0]), acted[:, 0], atol=1e-5, rtol=1e-4)
-    assert layout.answer(tokens).shape == (rows, steps + 1, layout.tokens, width)
+    assert layout.answer(tokens).shape == (rows, steps + 1, layout.answer_size, width)
     looked = layout.look(batch.obs)
     assert looked.shape == (rows, steps + 1, layout.look_size, width)
     one = layout.look(at(batch.obs, 1))

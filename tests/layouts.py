@@ -8,11 +8,14 @@ from torch.nn import functional as F
 
 from tests.nets import small_agent
 from worldmodels.batch import Batch
+from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.parallel import Parallel
 
-SHAPES = tuple(LAYOUTS)
+SHAPES = tuple(name for name in LAYOUTS if name != "packed")
 """One frame or all, and what changes in them; and tokens that are the frame."""
+PAIRS = [(kind, shape) for kind in DYNAMICS for shape in SHAPES] + [("factorised", "packed")]
+"""All that go together."""
 
 
 def parallel(shape: str, *words: str) -> Parallel:
@@ -31,4 +34,4 @@ def truth(batch: Batch) -> Tensor:
 
 def described(shape: str, batch: Batch) -> Tensor:
     """(B,T+1) bool: which frames have tokens that mean something."""
-    return batch.seen if shape == "token" else F.pad(batch.valid, (1, 0))
+    return batch.seen if shape in ("packed", "token") else F.pad(batch.valid, (1, 0))

@@ -26,6 +26,7 @@ from worldmodels.batch import Batch, at
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.blocks import BlockMemory
 from worldmodels.dynamics.diffusion import Diffusion
+from worldmodels.dynamics.factorised import Factorised
 from worldmodels.dynamics.parallel import Parallel
 from worldmodels.dynamics.sequence import Memory
 from worldmodels.protocols import State
@@ -34,7 +35,7 @@ from worldmodels.tokenizers.delta_vq import DeltaVQ
 NUM_ACTIONS = 5
 SPEC = EnvSpec(Image((64, 64, 3)), Discrete(NUM_ACTIONS))
 
-Net = Autoregressive | Diffusion | Parallel
+Net = Autoregressive | Diffusion | Factorised | Parallel
 
 # One stage on 8x8 patches: a 4x4 grid, so 2x2 positions a token.
 _CONV = "patch=8 groups=4 mult=[1] down=[1]"
@@ -78,6 +79,7 @@ _SHOWN = {
     "features": ("agent.view=latent",),
 }
 _NEEDED = {
+    "agent.dynamics.layout.kind=packed": (_WHOLE, "agent.dynamics.kind=factorised"),
     "agent.dynamics.layout.kind=token": (_WHOLE,),
     "agent.view=reconstruction": (_WHOLE,),
     "agent.view=tokens": (_WHOLE, "agent.actor_critic.kind=token_transformer"),
@@ -250,7 +252,7 @@ def heard(net: Net) -> Iterator[dict[str, list[Tensor]]]:
 
 
 def scored(
-    net: Autoregressive | Diffusion | Parallel, batch: Batch, tokens: Tensor
+    net: Autoregressive | Diffusion | Factorised | Parallel, batch: Batch, tokens: Tensor
 ) -> dict[str, Tensor]:
     """The logits that loss() trains: tokens (B,T,K,V), rewards and ends (B,T,size)."""
     with heard(net) as said:

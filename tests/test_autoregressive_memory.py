@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.layouts import SHAPES
 from tests.nets import (
     cut,
     dynamics_of,
@@ -23,7 +24,6 @@ from tests.nets import (
 )
 from worldmodels.batch import Batch
 from worldmodels.dynamics.autoregressive import Autoregressive
-from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.sequence import Memory
 from worldmodels.nets.transformer import Transformer
 
@@ -50,7 +50,7 @@ def follow(
 
 
 @pytest.mark.parametrize("context", [0, 3, 6])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SHAPES)
 def test_imagination_of_the_truth_retraces_what_loss_trains(layout: str, context: int) -> None:
     net = dynamics(f"agent.dynamics.layout.kind={layout}")
     batch = windows([row for row in LEFT if row[0] <= context])
@@ -158,7 +158,7 @@ def test_every_step_takes_as_many_passes_as_tokens_and_fills_the_published_level
     assert found == levels
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SHAPES)
 def test_a_full_memory_goes_on_from_the_present_frame_alone(layout: str) -> None:
     net = dynamics("agent.dynamics.blocks=21", f"agent.dynamics.layout.kind={layout}")
     batch = windows([(0, 3, 0)] * 3)
@@ -204,7 +204,7 @@ def test_padding_before_a_start_changes_no_imagination() -> None:
     assert torch.equal(*logits)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SHAPES)
 def test_nothing_waits_for_the_host(layout: str) -> None:
     few = ("agent.dynamics.blocks=9", "agent.phases.world_model.frames=9")
     net, batch = dynamics(*few, f"agent.dynamics.layout.kind={layout}"), windows(PADDED)

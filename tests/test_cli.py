@@ -63,8 +63,10 @@ WRONG = [
     (["train", "agent=delta_iris_tokens", "agent.behaviour.horizon=16"], "too few for imagination"),
     (["bench", "device=gpu"], "'auto', 'cpu' or 'cuda'"),
     (["bench", "parts=[dynamic]"], "error: parts=[dynamic] (command line): item 1"),
-    (["config", "size=huge"], "there are: paper, tiny"),
+    (["config", "size=huge"], "there are: paper, small, tiny"),
     (["list", "game"], "did you mean: games"),
+    (["list", "task"], "did you mean: tasks"),
+    (["train", "env=dmc_state", "env.task=wlaker-walk"], "nearest: walker-walk"),
     (["ablate", "rows=[step_1]"], "did you mean: steps_1"),
     (["ablate", "table=diffusio"], "did you mean: diffusion"),
     (["ablate", "seed=3"], "seeds=3, not seed="),
@@ -121,9 +123,22 @@ def test_a_damaged_checkpoint_names_the_newest_sound_one_before(folder: Path) ->
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runners.needs.find_spec", lambda name: None)
-    assert cli.main(["train", "env=atari"]) == 2
-    assert 'pip install "tokendream[atari]"' in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for env, extra in (("atari", "atari"), ("dmc_state", "dmc"), ("gym", "gym")):
+        assert cli.main(["train", f"env={env}"]) == 2
+        assert f'pip install "tokendream[{extra}]"' in capsys.readouterr().err
+
+
+def test_what_drawing_needs_is_told_before_torch_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("envs.gl.loads", lambda name: False)
+    assert cli.main(["train", "env=dmc_vision"]) == 2
+    told = capsys.readouterr().err
+    assert "apt-get install --no-install-recommends libegl1 libopengl0 libegl-mesa0" in told
+    assert told.count("\n") == 1 and "env.observe=state" in told
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
@@ -152,6 +167,8 @@ def test_a_missing_gpu_is_told_before_torch_is_there(folder: Path) -> None:
         (["list", "tables"], "sampler.steps=root"),
         (["bench", "--help"], "seconds"),
         (["list", "games"], "ms_pacman"),
+        (["list", "tasks"], "18 tasks on which agents are compared"),
+        (["check-env", "--help"], "package.module:EnvId"),
         (["list", "runs"], "2026-01-02_03-04-05_s0_abcd"),
         (["list", "runs", "root=elsewhere"], "no runs in elsewhere"),
         (["config", "size=tiny", "seed=3"], "command line"),

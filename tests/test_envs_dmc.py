@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from envs import gl
-from envs.dmc_tasks import STATE_TASKS, TASKS, VISION_TASKS, random_returns, split_task
+from envs.dmc_tasks import (
+    STATE_TASKS,
+    TASKS,
+    VISION_TASKS,
+    published,
+    random_returns,
+    split_task,
+)
 from envs.spaces import Continuous, Image, Obs, Vector, random_action
 from envs.trees import leaves
 
@@ -139,6 +146,22 @@ def test_every_task_repeats(task: str) -> None:
         pytest.skip("it draws, and this process may not")
     game = make(task)
     assert same(play(game, 1, 10), play(game, 1, 10))
+
+
+def test_published_scores_are_of_the_benchmarks_tasks() -> None:
+    for observe, tasks, budget in (
+        ("pixels", VISION_TASKS, 1_000_000),
+        ("state", STATE_TASKS, 500_000),
+    ):
+        for task in tasks:
+            rows = published(task, observe)
+            assert {"DreamerV3", "PPO"} <= {r.method for r in rows if r.control_steps == budget}
+            budgets = [row.control_steps for row in rows]
+            assert budgets == sorted(budgets) and min(budgets) >= 100_000
+            assert all(0 <= row.score <= 1000 and row.std >= 0 and row.source for row in rows)
+    found = {r.method: r.score for r in published("cheetah_run", "pixels") if r.seeds == 10}
+    assert found["DreamerV3"] == 836
+    assert published("walker-walk", "both") == []
 
 
 def test_names() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -166,7 +168,7 @@ def test_an_end_at_the_time_limit_is_an_end(both: bool) -> None:
         ("CartPol-v1", "env.id=CartPol-v1 is unknown; nearest: CartPole-v1; if a package has it"),
         ("cartpole", "nearest: CartPole-v1"),
         (f"{HERE}:Countin", f"nearest: {HERE}:Counting$"),
-        ("no_such_package.envs:X-v0", "needs the package no_such_package.*pip install no_such"),
+        ("no_such_package.envs:X-v0", "needs the package no_such_package, which is neither"),
         (
             f"{HERE}:Endless",
             r"Endless: actions need finite bounds.* number 1 lies in \[-inf, 1.0\]",
@@ -180,6 +182,14 @@ def test_mistakes_are_told_in_one_line(env_id: str, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_what_a_module_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needy.py").write_text("import no_such_module")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    with pytest.raises(ValueError, match="needs the package no_such_m.*pip install no_such_m"):
+        GymGame("needy:Env")
+
+
 def test_what_a_simulator_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(**options: Any) -> None:
         raise gymnasium.error.DependencyNotInstalled('Box2D: run\n`pip install "gymnasium[x]"`')
@@ -190,21 +200,23 @@ def test_what_a_simulator_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_check_says_what_an_agent_will_see() -> None:
-    lines = "\n".join(check_game(functools.partial(GymGame, "CartPole-v1"), steps=50))
-    assert "  vector of 4, 4 numbers, seen -" in lines
-    assert "one of 2" in lines and "seeds repeat a game exactly" in lines
+    found = check_game(functools.partial(GymGame, "CartPole-v1"), steps=50)
+    assert found.spec.act == Discrete(2)
+    assert found.shown[""].startswith("vector of 4, seen -")
+    assert found.play.startswith("50 random steps: reward 1 to 1, ")
+    assert found.seeds == "seeds repeat a game exactly"
 
 
 def test_check_notices_what_is_kept_between_episodes() -> None:
-    lines = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
-    assert lines[-1].startswith("seeds do NOT repeat a game: the observation differs after 0")
+    found = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
+    assert found.seeds.startswith("seeds do NOT repeat a game: the observation differs after 0")
 
 
 def test_check_names_each_of_several_observations() -> None:
-    lines = check_game(functools.partial(GymGame, f"{HERE}:Looking"), steps=12)
-    assert lines[1:4] == [
-        "  camera     image 64x64x3, 12,288 numbers, seen 0 to 50",
-        "  direction  1 choice of 4, 1 number, seen 0 to 3",
-        "  grid       vector of 147, 147 numbers, seen 0 to 5",
-    ]
-    assert lines[-1] == "seeds repeat a game exactly"
+    found = check_game(functools.partial(GymGame, f"{HERE}:Looking"), steps=12)
+    assert found.shown == {
+        "camera": "image 64x64x3, seen 0 to 50",
+        "direction": "1 choice of 4, seen 0 to 3",
+        "grid": "vector of 147, seen 0 to 5",
+    }
+    assert found.seeds == "seeds repeat a game exactly"

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.layouts import described, truth
+from tests.layouts import PAIRS, described, truth
 from tests.nets import cut, heard, no_waiting, scribble, small_agent, windows
 from worldmodels.batch import Batch
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.dynamics.one_transformer import OneTransformer
 
 LEFT = [(0, 7, 0), (1, 6, 0), (2, 5, 0), (3, 4, 0)]
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
-everywhere = pytest.mark.parametrize(("kind", "layout"), [*product(DYNAMICS, LAYOUTS)])
+everywhere = pytest.mark.parametrize(("kind", "layout"), PAIRS)
 
 Net = Any
 """Whatever keeps the protocol; memories are of two kinds."""

@@ -154,7 +154,7 @@ def test_an_unknown_key_names_the_nearest(word: str, help_: str) -> None:
     [
         (
             ["agent.dynamics.kind=serial"],
-            "input should be 'autoregressive' or 'diffusion' or 'parallel'",
+            "input should be 'autoregressive' or 'diffusion' or 'factorised' or 'parallel'",
         ),
         (["env=atari", "env.game=brekout"], "did you mean: breakout"),
         (["seed=1.5"], "seed=1.5 (command line): input should be a valid integer"),

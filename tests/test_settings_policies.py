@@ -42,13 +42,13 @@ def test_a_policy_that_reads_what_changed_is_refused() -> None:
         ("tokens", "pool_lstm", "it reads frames"),
         ("frame", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
         ("reconstruction", "token_transformer", "it reads tokens"),
-        ("latent", "cnn_lstm", "agent.actor_critic.kind=mlp reads features"),
+        ("latent", "cnn_lstm", "it reads frames, which agent.view=frame or reconstruction shows"),
         ("latent", "token_transformer", "it reads tokens, which agent.view=tokens shows"),
-        ("frame", "mlp", "it reads features, which agent.view=latent shows"),
-        ("tokens", "mlp", "it reads features, which agent.view=latent shows"),
+        ("frame", "mlp", "it reads features or tokens, which agent.view=tokens or latent shows"),
         ("tokens", "token_transformer", None),
         ("frame", "pool_lstm", None),
         ("latent", "mlp", None),
+        ("tokens", "mlp", None),
     ],
 )
 def test_a_policy_that_cannot_see_its_view_is_refused(

@@ -106,12 +106,14 @@ class Tokenizer(Protocol):
 
     Each token stands for a vector of `dim` numbers. `square`: the rows and columns of pixels that
     are a token's own, the tokens of a frame being row by row; None where none has such a place.
+    `spans`: which tokens are of which observation, where there are several.
     """
 
     vocab: int
     tokens: int
     dim: int
     square: tuple[int, int] | None
+    spans: Mapping[str, slice]
 
     def encode(self, prev: Prev, obs: Obs) -> Tensor:
         """Tokens (B,T,K) of frames (B,T,*O)."""
@@ -182,8 +184,8 @@ class ActionCodec(Protocol):
 class Layout(Protocol):
     """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
 
-    `root_size` positions open the sequence, `act_size` of a step tell its action, `look_size` show
-    the frame it led to.
+    `root_size` positions open the sequence, `act_size` of a step tell its action, `answer_size` the
+    `tokens` of the frame it led to, `look_size` show that frame.
     `whole`: whether tokens show whole frames, not what changed. Where neither tokens nor looks show
     a frame, the first real one of each row stands where its moment ends; `root_size` is 1 then.
     `spans`: which tokens are of which observation, where there are several.
@@ -194,6 +196,7 @@ class Layout(Protocol):
     spans: Mapping[str, slice]
     root_size: int
     act_size: int
+    answer_size: int
     look_size: int
     stride: int
 
@@ -207,7 +210,7 @@ class Layout(Protocol):
         """(...,act_size,D) of actions."""
 
     def answer(self, tokens: Tensor) -> Tensor:
-        """(...,k,D) of tokens (...,k)."""
+        """(...,answer_size,D) of tokens (...,K); of some tokens where each has a position."""
 
     def look(self, obs: Obs) -> Tensor:
         """(...,look_size,D) of frames (...,*O)."""

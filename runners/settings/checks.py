@@ -11,6 +11,7 @@ from runners.settings.config import AgentSettings, Config
 from runners.settings.conv import ConvSettings, DeepConvSettings
 from runners.settings.diffusion import DiffusionSettings
 from runners.settings.diffusion_checks import check_diffusion
+from runners.settings.dynamics import FactorisedSettings
 from runners.settings.environments import AtariSettings
 from runners.settings.policies import (
     ACTOR_CRITICS,
@@ -28,6 +29,7 @@ from runners.settings.tokenizers import AutoencoderSettings, DeltaVqSettings, To
 from runners.settings.transformers import (
     BlindLayoutSettings,
     FrameLayoutSettings,
+    PackedLayoutSettings,
     TokenLayoutSettings,
     TransformerSettings,
 )
@@ -143,15 +145,15 @@ def _tokens(tokenizer: TokenizerSettings) -> Iterator[str]:
 
 
 def _values(vectors: VectorsSettings) -> Iterator[str]:
-    """One value in the middle, as many on each side."""
-    if (
-        isinstance(vectors, BinsSettings)
-        and vectors.grid == "core_tails"
-        and not vectors.values % 2
-    ):
+    """Some grids have a value in the middle, and as many on each side."""
+    if not isinstance(vectors, BinsSettings):
+        return
+    share = {"core_tails": 2, "spread": 2, "symlog_two_densities": 4}.get(vectors.grid, 1)
+    if (vectors.values - 1) % share:
         yield (
-            f"agent.vectors.values={vectors.values} with agent.vectors.grid=core_tails: that grid "
-            f"needs an odd number; nearest: {vectors.values + 1}"
+            f"agent.vectors.values={vectors.values} with agent.vectors.grid={vectors.grid}: it "
+            f"needs one more than a multiple of {share}; nearest: "
+            f"{round((vectors.values - 1) / share) * share + 1}"
         )
 
 
@@ -171,11 +173,11 @@ def _whole_frames(agent: AgentSettings) -> Iterator[str]:
         )
     dynamics = agent.dynamics
     if isinstance(dynamics, TransformerSettings) and isinstance(
-        dynamics.layout, TokenLayoutSettings
+        dynamics.layout, TokenLayoutSettings | PackedLayoutSettings
     ):
         yield (
-            "agent.dynamics.layout.kind=token with agent.tokenizer.kind=delta_vq: delta tokens do "
-            "not show a whole frame, as those of agent.tokenizer.kind=frame_vq do"
+            f"agent.dynamics.layout.kind={dynamics.layout.kind} with agent.tokenizer.kind=delta_vq:"
+            " delta tokens do not show a whole frame, as those of agent.tokenizer.kind=frame_vq do"
         )
 
 
@@ -241,6 +243,11 @@ def _transformer(config: Config) -> Iterator[str]:
     if not isinstance(dynamics, TransformerSettings):
         return
     layout = dynamics.layout
+    if isinstance(layout, PackedLayoutSettings) and not isinstance(dynamics, FactorisedSettings):
+        yield (
+            f"agent.dynamics.layout.kind=packed with agent.dynamics.kind={dynamics.kind}: it gives "
+            "tokens no position of their own, and only agent.dynamics.kind=factorised needs none"
+        )
     if isinstance(layout, FrameLayoutSettings):
         embedded = layout.grid**2 * layout.latent
         if layout.grid == int(layout.grid) and embedded != dynamics.width:

@@ -22,8 +22,15 @@ class ParallelSettings(TransformerSettings):
     kind: Literal["parallel"] = Field("parallel", description="which dynamics model")
 
 
+class FactorisedSettings(TransformerSettings):
+    """A causal transformer that writes all tokens of a step at once, from one position."""
+
+    kind: Literal["factorised"] = Field("factorised", description="which dynamics model")
+
+
 DYNAMICS: dict[str, type[DynamicsSettings]] = {
     "autoregressive": AutoregressiveSettings,
     "diffusion": DiffusionSettings,
+    "factorised": FactorisedSettings,
     "parallel": ParallelSettings,
 }

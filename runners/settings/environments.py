@@ -74,7 +74,7 @@ class DMCSettings(EnvSettings):
     """One task of the DeepMind Control Suite, from pixels, from the state, or both."""
 
     suite: Literal["dmc"] = Field("dmc", description="which environments")
-    task: str = Field("walker-walk", description="the task, as domain-task")
+    task: str = Field("walker-walk", description="the task, see `list tasks`")
     observe: Literal["pixels", "state", "both"] = Field("pixels", description="what is seen")
     action_repeat: int = Field(2, ge=1, le=16, description="control steps one step lasts")
     size: int = Field(64, ge=16, le=256, description="width and height of the pictures")

@@ -27,6 +27,12 @@ Part = Literal[
 """
 
 
+class CheckEnvOptions(Settings):
+    """What `check-env` takes beside the settings of a run."""
+
+    steps: int = Field(300, ge=1, le=100_000, description="random steps, which are played 3 times")
+
+
 class EvaluateOptions(Settings):
     """What `evaluate` takes."""
 

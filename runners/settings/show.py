@@ -49,15 +49,37 @@ def presets_text(groups: Sequence[str] = GROUPS) -> str:
     return "\n".join(lines).rstrip()
 
 
+def game(config: Config) -> str | None:
+    """Which one of a suite's games, tasks or environments; None where there is one alone."""
+    env = config.env
+    return next((getattr(env, key) for key in ("game", "task", "id") if hasattr(env, key)), None)
+
+
 def place(config: Config) -> str:
-    """The environment in a heading: its preset, and the game where there are several."""
-    game = getattr(config.env, "game", None)
-    return config.presets.env + (f" ({game})" if game else "")
+    """The environment in a heading: its preset, and which game where there are several."""
+    name = game(config)
+    return config.presets.env + (f" ({name})" if name else "")
 
 
 def games_text() -> str:
     """The games of the Atari suite, as `env.game` names them."""
     return "\n".join(get_args(AtariGame))
+
+
+def tasks_text() -> str:
+    """The tasks of DeepMind Control, as `env.task` names them, by the benchmarks they are of."""
+    from envs.dmc_tasks import STATE_TASKS, TASKS, VISION_TASKS
+
+    both = [task for task in VISION_TASKS if task in STATE_TASKS]
+    pixels = [task for task in VISION_TASKS if task not in STATE_TASKS]
+    others = [task for task in TASKS if task not in VISION_TASKS]
+    heads = (
+        f"{len(both)} tasks on which agents are compared, from pixels and from the state",
+        f"{len(pixels)} more from pixels",
+        f"{len(others)} others",
+    )
+    lists = zip(heads, (both, pixels, others), strict=True)
+    return "\n\n".join("\n".join([head, *(f"  {task}" for task in tasks)]) for head, tasks in lists)
 
 
 def settings_help(cls: type[Settings]) -> str:

@@ -37,6 +37,12 @@ class BlindLayoutSettings(FrameLayoutSettings):
     kind: Literal["blind"] = Field("blind", description="which order of tokens within a step")
 
 
+class PackedLayoutSettings(LayoutSettings):
+    """All tokens of a frame in one position; the tokens must show whole frames."""
+
+    kind: Literal["packed"] = Field("packed", description="which order of tokens within a step")
+
+
 class TokenLayoutSettings(LayoutSettings):
     """The action, then the tokens of the next frame; the tokens must show whole frames."""
 
@@ -46,6 +52,7 @@ class TokenLayoutSettings(LayoutSettings):
 LAYOUTS: dict[str, type[LayoutSettings]] = {
     "blind": BlindLayoutSettings,
     "delta": DeltaLayoutSettings,
+    "packed": PackedLayoutSettings,
     "token": TokenLayoutSettings,
 }
 

@@ -20,8 +20,10 @@ class BinsSettings(VectorsSettings):
     """A token for each number: the nearest value of a grid."""
 
     kind: Literal["bins"] = Field("bins", description="how vectors become tokens")
-    grid: Literal["core_tails", "quantile", "symlog", "symlog_two_densities", "uniform"] = Field(
-        "core_tails", description="where the values lie; the first steps of a run tell some grids"
+    grid: Literal[
+        "core_tails", "quantile", "spread", "symlog", "symlog_two_densities", "uniform"
+    ] = Field(
+        "spread", description="where the values lie; the first steps of a run tell some grids"
     )
     values: int = Field(125, ge=8, le=4096, description="values of a number")
 

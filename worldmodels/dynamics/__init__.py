@@ -2,6 +2,12 @@
 
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.diffusion import Diffusion
+from worldmodels.dynamics.factorised import Factorised
 from worldmodels.dynamics.parallel import Parallel
 
-DYNAMICS = {"autoregressive": Autoregressive, "diffusion": Diffusion, "parallel": Parallel}
+DYNAMICS = {
+    "autoregressive": Autoregressive,
+    "diffusion": Diffusion,
+    "factorised": Factorised,
+    "parallel": Parallel,
+}

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from envs.spaces import Obs, Space
+from envs.trees import leaves
 from worldmodels.actions import ActionCodecs, Codec
 from worldmodels.nets.conv import FrameEncoder, Stages
 from worldmodels.nets.eyes import eyes, leading
+from worldmodels.nets.init import OwnStart
+from worldmodels.protocols import Tokenizer
 
 
 class Embedded(nn.Module):
-    """What all layouts do with actions and tokens; looks at no frame."""
+    """What all layouts do with actions and tokens; looks at no frame.
+
+    Of the tokenizer, whose frames the tokens are, only its sizes are read here.
+    """
 
     look_size = 0
     action: Codec
-    token: nn.Embedding
+    token: nn.Module
 
-    def __init__(
-        self, *, space: Space, width: int, tokens: int, spans: Mapping[str, slice]
-    ) -> None:
+    def __init__(self, *, space: Space, tokenizer: Tokenizer, width: int) -> None:
         super().__init__()
-        self.space, self.width, self.tokens, self.spans = space, width, tokens, spans
+        self.space, self.width = space, width
+        self.tokens = self.answer_size = tokenizer.tokens
+        self.spans = tokenizer.spans
 
-    def _embed(self, actions: ActionCodecs, vocab: int) -> None:
-        """Build what embeds actions and tokens: the last step of a constructor."""
-        self.action, self.token = actions.slots(self.width), nn.Embedding(vocab, self.width)
+    def _embed(self, actions: ActionCodecs, token: nn.Module) -> None:
+        """Take what embeds actions and tokens: the last step of a constructor."""
+        self.action, self.token = actions.slots(self.width), token
         self.act_size = self.action.slots
-        self.stride = self.act_size + self.tokens + self.look_size
+        self.stride = self.act_size + self.answer_size + self.look_size
 
     def act(self, act: Tensor) -> Tensor:
         """(...,act_size,D) of actions."""
@@ -44,7 +50,8 @@ class Embedded(nn.Module):
 
     def look(self, obs: Obs) -> Tensor:
         """(...,0,D): there is nothing to see."""
-        return self.token.weight.new_zeros(*leading(self.space, obs), 0, self.width)
+        before = leading(self.space, obs)
+        return leaves(obs)[0].new_zeros(*before, 0, self.width, dtype=torch.float32)
 
 
 class BlindLayout(Embedded):
@@ -66,21 +73,19 @@ class BlindLayout(Embedded):
         *,
         space: Space,
         actions: ActionCodecs,
+        tokenizer: Tokenizer,
         width: int,
-        vocab: int,
-        tokens: int,
-        spans: Mapping[str, slice],
         base: int,
         latent: int,
         **stages: Any,
     ) -> None:
-        super().__init__(space=space, width=width, tokens=tokens, spans=spans)
+        super().__init__(space=space, tokenizer=tokenizer, width=width)
         shape = Stages(**stages)
         self.frame, _ = eyes(
             space, lambda: FrameEncoder(3, base=base, latent=latent, stages=shape), width
         )
         self.frame_norm = nn.LayerNorm(width)
-        self._embed(actions, vocab)
+        self._embed(actions, nn.Embedding(tokenizer.vocab, width))
 
     def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
         """The frame; the tokens that led to it say nothing more."""
@@ -115,22 +120,45 @@ class TokenLayout(Embedded):
     whole = True
 
     def __init__(
-        self,
-        *,
-        space: Space,
-        actions: ActionCodecs,
-        width: int,
-        vocab: int,
-        tokens: int,
-        spans: Mapping[str, slice],
+        self, *, space: Space, actions: ActionCodecs, tokenizer: Tokenizer, width: int
     ) -> None:
-        super().__init__(space=space, width=width, tokens=tokens, spans=spans)
-        self.root_size = tokens
-        self._embed(actions, vocab)
+        super().__init__(space=space, tokenizer=tokenizer, width=width)
+        self.root_size = self.tokens
+        self._embed(actions, nn.Embedding(tokenizer.vocab, width))
 
     def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
-        """(B,K,D): the tokens of the frame."""
+        """(B,root_size,D): the tokens of the frame."""
         return self.answer(tokens)
 
 
-LAYOUTS = {"blind": BlindLayout, "delta": DeltaLayout, "token": TokenLayout}
+class PackedLayout(TokenLayout):
+    """The first frame's tokens | action, the next frame's tokens | ...: a position for each frame.
+
+    A frame's tokens enter together, through two layers, as the vectors that the tokenizer gives
+    them (one position for a frame: STORM, arXiv 2310.09615). Only dynamics that ask for all tokens
+    of a step at once can use it.
+    """
+
+    def __init__(
+        self, *, space: Space, actions: ActionCodecs, tokenizer: Tokenizer, width: int
+    ) -> None:
+        Embedded.__init__(self, space=space, tokenizer=tokenizer, width=width)
+        self.root_size = self.answer_size = 1
+        # A method is no part of this net: the tokenizer's weights stay its own.
+        self._vectors = tokenizer.embed
+        numbers = tokenizer.tokens * tokenizer.dim
+        enter = (OwnStart(numbers, width), nn.LayerNorm(width), nn.SiLU(), OwnStart(width, width))
+        self._embed(actions, nn.Sequential(*enter))
+
+    def answer(self, tokens: Tensor) -> Tensor:
+        """(...,1,D) of all tokens (...,K) of a frame; no gradient reaches the tokenizer."""
+        vectors = self._vectors(tokens).detach()
+        return super().answer(vectors.flatten(-2)[..., None, :])
+
+
+LAYOUTS = {
+    "blind": BlindLayout,
+    "delta": DeltaLayout,
+    "packed": PackedLayout,
+    "token": TokenLayout,
+}

@@ -44,7 +44,11 @@ def embed(layout: Layout, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]
     x = torch.cat([s.to(root.dtype) for s in steps], 2)
     # Tokens that show a frame do so also before the first valid step.
     told = seen[:, 1:] if layout.whole else batch.valid
-    sizes = ((batch.valid, layout.act_size), (told, layout.tokens), (seen[:, 1:], layout.look_size))
+    sizes = (
+        (batch.valid, layout.act_size),
+        (told, layout.answer_size),
+        (seen[:, 1:], layout.look_size),
+    )
     real = torch.cat([which[..., None].expand(-1, -1, size) for which, size in sizes], 2)
     opened = seen[:, :1].expand(-1, layout.root_size)
     x, real = torch.cat((root, x.flatten(1, 2)), 1), torch.cat((opened, real.flatten(1)), 1)

@@ -75,8 +75,11 @@ class Bins(nn.Module):
         return self.support[torch.arange(self.tokens, device=tokens.device), tokens]
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(...,D,2) float32: the value in symlog units, and its place on the grid in [-1,1]."""
-        place = tokens.float() * 2 / (self.vocab - 1) - 1
+        """(...,D,2) float32: the value in symlog units, and its place on the grid in [-3,3].
+
+        Both are about 1 for usual numbers, as what reads them expects.
+        """
+        place = tokens.float() * 6 / (self.vocab - 1) - 3
         return torch.stack((symlog(self.decode(tokens)), place), -1)
 
     def known(self) -> None:

@@ -22,6 +22,7 @@ class Whole(nn.Module):
     """A tokenizer of vectors or categories, each told by itself whatever came before it."""
 
     square = None
+    spans: Mapping[str, slice] = {}
 
     def __init__(self, entry: EntryTokenizer) -> None:
         super().__init__()
@@ -86,7 +87,8 @@ class Several(nn.Module):
     def __init__(self, parts: Mapping[str, Tokenizer]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts.values())  # type: ignore[arg-type]
-        self.spans, self.tokens, self.vocab = {}, 0, 0
+        self.spans: dict[str, slice] = {}
+        self.tokens = self.vocab = 0
         self._first: list[int] = []
         for name, part in parts.items():
             self.spans[name] = slice(self.tokens, self.tokens + part.tokens)

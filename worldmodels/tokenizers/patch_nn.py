@@ -7,6 +7,7 @@ Axes: B batch, T steps, K squares of a frame, D numbers of a square, V room for 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class PatchNN(nn.Module):
 
     patches: Tensor
     count: Tensor
+    spans: Mapping[str, slice] = {}
 
     def __init__(
         self,

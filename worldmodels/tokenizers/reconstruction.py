@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ class Autoencoder(nn.Module):
     """
 
     quantizer: Quantizer
+    spans: Mapping[str, slice] = {}
 
     def __init__(
         self,
