@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from envs.trees import each
 from tests.diffusion import PLAIN, retraced, trained
 from tests.layouts import PAIRS
 from tests.nets import Net, cut, heard, scored, small_agent, windows
@@ -193,3 +194,24 @@ def test_every_dimension_of_an_action_tells_what_changed_in_a_picture(act: str) 
         assert (apart[:, 1] > 1e-5).all() and apart[:, [0, 2]].max() < 1e-5
         other = tokenizer.decode(Prev(before, acts), tokens)
         assert (other != drawn).flatten(2).any(-1).tolist() == [[False, True, False]] * 2
+
+
+@pytest.mark.parametrize(("dynamics", "layout"), PAIRS)
+def test_the_first_real_frame_after_padding_is_seen(dynamics: str, layout: str) -> None:
+    """Whole, by what is said of the steps after it; also where nothing happened since."""
+    agent, spec = agent_of("numbers", "tokens", dynamics, layout), spec_of("numbers", "tokens")
+    net, batch = net_of(agent), windows([(2, 3, 0)] * 2, spec=spec)
+    tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
+    other = windows([(2, 3, 0)] * 2, 5, spec).obs
+    here = torch.arange(6) == 2
+    obs = each(lambda x, y: torch.where(here.view(1, 6, 1), y, x), batch.obs, other)
+    told = torch.where(here[:, None], tokens.roll(1, 0), tokens)
+    changed = replace(batch, obs=obs)
+    one, two = said_by_loss(net, batch, tokens), said_by_loss(net, changed, told)
+    assert ((one["reward_head"] - two["reward_head"]).abs().amax(-1)[:, 2:] > 1e-5).all()
+    start, act = slice(0, 2), batch.act[:, 2]
+    rewards = [
+        net.step(net.start(cut(x, slice(None), start), t[:, :3]), act, tokens[:, 3])[1].rew  # type: ignore[arg-type]
+        for x, t in ((batch, tokens), (changed, told))
+    ]
+    assert ((rewards[0] - rewards[1]).abs() > 1e-6).all()
