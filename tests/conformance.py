@@ -85,13 +85,19 @@ def check_layout(layout: Layout, width: int, batch: Batch, tokens: Tensor) -> No
 
 
 def check_dynamics(
-    dynamics: Dynamics, vocab: int, batch: Batch, tokens: Tensor, spec: EnvSpec = SPEC
+    dynamics: Dynamics,
+    tokenizer: Tokenizer,
+    batch: Batch,
+    tokens: Tensor,
+    spec: EnvSpec = SPEC,
 ) -> None:
     """Padding costs nothing; tokens follow those given, or those known; a memory goes on and on."""
     assert isinstance(dynamics, nn.Module)
     loss, scribbled = (drawn(dynamics, b, tokens) for b in (batch, scribble(batch, spec=spec)))
     torch.testing.assert_close(scribbled.total, loss.total)
     assert gradients(dynamics, loss.total)
+    known, places = tokenizer.known(), torch.arange(tokenizer.tokens)
+    allowed = torch.ones(len(places), tokenizer.vocab).bool() if known is None else known
     with torch.no_grad():
         moments = dynamics.moments(batch, tokens)
         assert moments.shape == (*batch.seen.shape, dynamics.width)
@@ -99,21 +105,23 @@ def check_dynamics(
         memory = dynamics.start(batch, tokens)
         for step in range(30):
             given = tokens[:, -1] if step == 0 else None
-            memory, prediction = dynamics.step(memory, batch.act[:, -1], given)
+            memory, prediction = dynamics.step(memory, batch.act[:, -1], given, known)
             memory = dynamics.see(memory, at(batch.obs, -1), prediction.tokens)
             if given is not None:
                 assert torch.equal(prediction.tokens, given)
-            assert prediction.logits.shape == (*prediction.tokens.shape, vocab)
-            assert in_range(prediction.tokens, vocab) and prediction.end.dtype == torch.bool
-            known = dynamics.moment(memory)
-            assert known.shape == moments[:, -1].shape and known.isfinite().all()
-            numbers = (prediction.logits, prediction.rew, prediction.end_prob)
+            assert allowed[places, prediction.tokens].all() and prediction.end.dtype == torch.bool
+            moment = dynamics.moment(memory)
+            assert moment.shape == moments[:, -1].shape and moment.isfinite().all()
+            logits = prediction.logits
+            assert torch.equal(logits.isfinite(), allowed.expand_as(logits))
+            assert logits.dtype == torch.float32
+            numbers = (prediction.rew, prediction.end_prob)
             assert all(x.isfinite().all() and x.dtype == torch.float32 for x in numbers)
-        places = torch.arange(prediction.tokens.shape[1])
-        known = (torch.arange(vocab) + places[:, None]) % 3 == 1
-        _, prediction = dynamics.step(memory, batch.act[:, -1], None, known)
-        assert known[places, prediction.tokens].all()
-        assert torch.equal(prediction.logits.isfinite(), known.expand_as(prediction.logits))
+        few = allowed & ((torch.arange(tokenizer.vocab) + places[:, None]) % 3 == 1)
+        few = torch.where(few.any(1, keepdim=True), few, allowed)
+        _, prediction = dynamics.step(memory, batch.act[:, -1], None, few)
+        assert few[places, prediction.tokens].all()
+        assert torch.equal(prediction.logits.isfinite(), few.expand_as(prediction.logits))
 
 
 def drawn(dynamics: Dynamics, batch: Batch, tokens: Tensor) -> Loss:

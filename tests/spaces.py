@@ -56,7 +56,7 @@ def words_of(
     act: str, dynamics: str, layout: str, view: str = "frame", vectors: str = "bins"
 ) -> tuple[str, ...]:
     """The settings of an agent that is told of actions so, thinks so, and sees so."""
-    whole = view in ("tokens", "reconstruction") or layout == "token"
+    whole = view in ("tokens", "reconstruction") or layout in ("packed", "token")
     return (
         *_VECTORS[vectors],
         *ACTIONS[act][1],

@@ -46,7 +46,7 @@ def test_layout(kind: str) -> None:
 def test_dynamics(kind: str) -> None:
     agent, batch = small_agent(f"agent.dynamics.kind={kind}"), windows(PADDED)
     model = agent.world_model
-    check_dynamics(model.dynamics, model.tokenizer.vocab, batch, model.tokenize(batch))
+    check_dynamics(model.dynamics, model.tokenizer, batch, model.tokenize(batch))
 
 
 @pytest.mark.parametrize("kind", ACTOR_CRITICS)

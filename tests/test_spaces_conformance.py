@@ -38,6 +38,10 @@ CASES = [
     ("image", "tokens", "autoregressive", "token", "latent"),
     ("image", "floats", "parallel", "delta", "frame"),
     ("image", "multi", "diffusion", "blind", "latent"),
+    ("all", "multi", "factorised", "packed", "latent"),
+    ("numbers", "floats", "factorised", "packed", "tokens"),
+    ("vector", "tokens", "factorised", "token", "tokens"),
+    ("all", "tokens", "factorised", "delta", "frame"),
 ]
 
 
@@ -54,7 +58,7 @@ def test_an_agent_of_these_spaces(
     order: Any = model.get_submodule("dynamics.layout")
     assert order.act_size == (3 if act in ("tokens", "multi") else 1)
     check_layout(order, 32, batch, tokens)
-    check_dynamics(model.dynamics, model.tokenizer.vocab, batch, tokens, spec)
+    check_dynamics(model.dynamics, model.tokenizer, batch, tokens, spec)
     check_actor_critic(agent.actor_critic, agent.view.real(model, batch), agent.head.size)
     check_view(agent.view, model, batch, spec)
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from envs.trees import each
 from tests.diffusion import PLAIN, retraced, trained
+from tests.layouts import PAIRS
 from tests.nets import Net, cut, heard, scored, small_agent, windows
 from tests.spaces import ACTIONS, another, random_tokens, spec_of, words_of
 from worldmodels.batch import Batch, at
 from worldmodels.dynamics import DYNAMICS
 from worldmodels.dynamics.diffusion import Diffusion
-from worldmodels.dynamics.layouts import LAYOUTS
 from worldmodels.protocols import Prev
 
 ROWS = [(0, 6, 0), (0, 4, 2), (1, 5, 0), (2, 4, 0)]
@@ -41,7 +42,8 @@ def net_of(agent: Agent) -> Net:
 def said_by_loss(net: Net, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
     """Logits (B,T,...) of the three heads, of a denoiser about frames wholly hidden."""
     if not isinstance(net, Diffusion):
-        return scored(net, batch, tokens)
+        said = scored(net, batch, tokens)
+        return said | {"token_head": said["token_head"].view(*tokens[:, 1:].shape, -1)}
     noised, _ = trained(net, batch, tokens)
     hidden = torch.full_like(tokens[:, 1:], net.vocab)
     return trained(net, batch, tokens, replace(noised, z=hidden))[1]
@@ -62,7 +64,7 @@ def said_by_dreams(net: Net, batch: Batch, tokens: Tensor, context: int) -> dict
     return stacked
 
 
-CASES = [(*seen, *rest) for seen, rest in product(SEEN, product(DYNAMICS, LAYOUTS))]
+CASES = [(*seen, *rest) for seen, rest in product(SEEN, PAIRS)]
 
 
 @pytest.mark.parametrize(("obs", "act", "dynamics", "layout"), CASES)
@@ -84,8 +86,7 @@ def test_dreams_of_the_truth_retrace_what_the_loss_trains(
             torch.testing.assert_close(dream[name][real], want, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layout", ["blind", "token"])
-@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize(("dynamics", "layout"), [x for x in PAIRS if x[1] != "delta"])
 def test_a_world_model_that_follows_tokens_says_what_its_loss_trains(
     dynamics: str, layout: str
 ) -> None:
@@ -127,10 +128,10 @@ def test_every_dimension_of_an_action_changes_what_follows_and_nothing_before(
 
 
 # Fewer tokens than slots of actions, and more.
-@pytest.mark.parametrize(
-    ("obs", "layout"), [("pair", "token"), ("numbers", "token"), ("numbers", "delta")]
-)
-@pytest.mark.parametrize("dynamics", DYNAMICS)
+FULL = [*product(DYNAMICS, ("pair", "numbers"), ("token", "delta"))]
+
+
+@pytest.mark.parametrize(("dynamics", "obs", "layout"), [*FULL, ("factorised", "pair", "packed")])
 def test_a_full_memory_goes_on_from_the_present_frame_alone(
     dynamics: str, obs: str, layout: str
 ) -> None:
@@ -155,8 +156,7 @@ def test_a_full_memory_goes_on_from_the_present_frame_alone(
     assert len(restarts) >= 2 and {b - a for a, b in pairwise(restarts)} <= {8, 9}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize(("dynamics", "layout"), PAIRS)
 def test_everything_that_is_shown_is_seen(dynamics: str, layout: str) -> None:
     """In frames by whom they are looked at, in tokens by all, by a policy in both."""
     agent, spec = agent_of("all", "floats", dynamics, layout), spec_of("all", "floats")
@@ -164,13 +164,14 @@ def test_everything_that_is_shown_is_seen(dynamics: str, layout: str) -> None:
     batch = windows([(0, 3, 0)] * 2, spec=spec)
     tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
     moments, other = net.moments(batch, tokens), windows([(0, 3, 0)] * 2, 5, spec)
+    looks = layout in ("blind", "delta")
     carry = agent.watch(cut(batch, slice(None), slice(0, 2)))
     outputs = agent.judge(at(batch.obs, 2), carry)[0]
     for place, name in enumerate(batch.obs):
         told = replace(batch, obs={**batch.obs, name: other.obs[name]})
         apart = (net.moments(told, tokens) - moments).abs().amax((0, 2))
-        assert (apart[:1] > 1e-5).all() == (layout != "token")
-        assert (apart[1:] > 1e-5).all() == (layout != "token")
+        assert (apart[:1] > 1e-5).all() == looks
+        assert (apart[1:] > 1e-5).all() == looks
         judged = agent.judge(at(told.obs, 2), carry)[0]
         assert (judged - outputs).abs().max() > 1e-6
         span = list(net.layout.spans.values())[place]
@@ -193,3 +194,24 @@ def test_every_dimension_of_an_action_tells_what_changed_in_a_picture(act: str) 
         assert (apart[:, 1] > 1e-5).all() and apart[:, [0, 2]].max() < 1e-5
         other = tokenizer.decode(Prev(before, acts), tokens)
         assert (other != drawn).flatten(2).any(-1).tolist() == [[False, True, False]] * 2
+
+
+@pytest.mark.parametrize(("dynamics", "layout"), PAIRS)
+def test_the_first_real_frame_after_padding_is_seen(dynamics: str, layout: str) -> None:
+    """Whole, by what is said of the steps after it; also where nothing happened since."""
+    agent, spec = agent_of("numbers", "tokens", dynamics, layout), spec_of("numbers", "tokens")
+    net, batch = net_of(agent), windows([(2, 3, 0)] * 2, spec=spec)
+    tokens = random_tokens(agent.world_model.tokenizer, batch.seen.shape)
+    other = windows([(2, 3, 0)] * 2, 5, spec).obs
+    here = torch.arange(6) == 2
+    obs = each(lambda x, y: torch.where(here.view(1, 6, 1), y, x), batch.obs, other)
+    told = torch.where(here[:, None], tokens.roll(1, 0), tokens)
+    changed = replace(batch, obs=obs)
+    one, two = said_by_loss(net, batch, tokens), said_by_loss(net, changed, told)
+    assert ((one["reward_head"] - two["reward_head"]).abs().amax(-1)[:, 2:] > 1e-5).all()
+    start, act = slice(0, 2), batch.act[:, 2]
+    rewards = [
+        net.step(net.start(cut(x, slice(None), start), t[:, :3]), act, tokens[:, 3])[1].rew  # type: ignore[arg-type]
+        for x, t in ((batch, tokens), (changed, told))
+    ]
+    assert ((rewards[0] - rewards[1]).abs() > 1e-6).all()

@@ -14,11 +14,11 @@ from agents.agent import Agent
 from agents.protocols import Learner
 from envs.trees import leaves
 from runners.phases import Phase
+from tests.layouts import PAIRS
 from tests.nets import assert_same, gradients, scribble, small_agent, windows
 from tests.runs import HARDWARE
 from tests.spaces import spec_of, words_of
 from worldmodels.batch import Batch
-from worldmodels.dynamics import DYNAMICS
 from worldmodels.protocols import Loss
 
 ROWS = [(0, 5, 0), (2, 3, 0), (0, 1, 4), (1, 3, 1), (5, 0, 0)]
@@ -74,8 +74,7 @@ def test_padding_teaches_a_tokenizer_nothing(obs: str, pictures: str, vectors: s
     assert moved and all((kept[key] != before[key]).any() for key in moved)
 
 
-@pytest.mark.parametrize("layout", ["blind", "delta", "token"])
-@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize(("dynamics", "layout"), PAIRS)
 def test_padding_teaches_no_world_model_and_changes_no_moment(dynamics: str, layout: str) -> None:
     spec = spec_of("all", "tokens")
     agent = small_agent(*words_of("tokens", dynamics, layout, "latent"), spec=spec)
