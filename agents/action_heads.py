@@ -121,6 +121,12 @@ class SquashedGaussian:
         mean, std = self._gaussian(outputs)
         return (mean + temperature * std * torch.randn_like(mean)).tanh()
 
+    def retrace(self, outputs: Tensor, act: Tensor) -> Tensor:
+        """Actions (...,A) as `rsample` gives them, where these were drawn from these outputs."""
+        mean, std = self._gaussian(outputs)
+        noise = ((_drawn(act) - mean) / std).detach()
+        return (mean + std * noise).tanh()
+
     def mode(self, outputs: Tensor) -> Tensor:
         """The median (...,A): of wide Gaussians, tanh puts the peaks of the density to the ends."""
         return self._gaussian(outputs)[0].tanh()
@@ -131,8 +137,7 @@ class SquashedGaussian:
         The entropy is an integral, not an estimate from draws: a batch in slices scores as in one.
         """
         mean, std = self._gaussian(outputs)
-        end = math.tanh(FAR)
-        drawn = act.float().clamp(-end, end).atanh()
+        drawn = _drawn(act)
         constant = 0.5 * math.log(2 * math.pi)
         log_prob = -0.5 * ((drawn - mean) / std).square() - std.log() - constant
         log_prob = log_prob - _log_slope(drawn)
@@ -169,6 +174,12 @@ def _score(logits: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
     logp = logits.float().log_softmax(-1)
     taken = logp.gather(-1, act[..., None])[..., 0]
     return taken, -(logp.exp() * logp).sum(-1)
+
+
+def _drawn(act: Tensor) -> Tensor:
+    """What tanh has made actions (...) of, but at most FAR."""
+    end = math.tanh(FAR)
+    return act.float().clamp(-end, end).atanh()
 
 
 def _log_slope(x: Tensor) -> Tensor:

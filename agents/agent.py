@@ -17,7 +17,9 @@ from agents.protocols import (
     ActorCritic,
     Carry,
     CriticTargets,
+    Kept,
     Learner,
+    PolicyGradient,
     ReturnScale,
     View,
 )
@@ -36,7 +38,8 @@ class Lesson:
     """What imagination teaches the policy: moments, actions, targets.
 
     x (B,H,*X); act (B,H,*A); ret baseline (B,H); slow (B,H): the slow critic's values; mask (B,H)
-    bool, up to the first end; carry: the online policy's memory before x.
+    bool, up to the first end; carry: the online policy's memory before x. kept (B,H,...): by the
+    policy gradient.
     """
 
     x: Obs
@@ -46,6 +49,7 @@ class Lesson:
     slow: Tensor
     mask: Tensor
     carry: Carry
+    kept: Kept = ()
 
 
 class Agent(nn.Module):
@@ -53,6 +57,7 @@ class Agent(nn.Module):
 
     horizon: imagined steps. gamma, lam: discount and lambda of the returns. entropy: weight of
     the policy's entropy. target_decay: how much of the target network one update keeps.
+    gradient: what actions are good for.
     critic_targets: whose values returns are made of. return_scale: the unit of advantages.
     """
 
@@ -63,6 +68,7 @@ class Agent(nn.Module):
         view: View,
         actor_critic: ActorCritic,
         head: ActionHead,
+        gradient: PolicyGradient,
         horizon: int,
         gamma: float,
         lam: float,
@@ -73,7 +79,7 @@ class Agent(nn.Module):
     ) -> None:
         super().__init__()
         self.world_model, self.view, self.actor_critic = world_model, view, actor_critic
-        self.head = head
+        self.head, self.gradient = head, gradient
         self.target = copy.deepcopy(actor_critic)
         self.horizon, self.gamma, self.lam = horizon, gamma, lam
         self.entropy, self.target_decay = entropy, target_decay
@@ -183,6 +189,7 @@ class Agent(nn.Module):
             view,
             online,
             self.head,
+            self.gradient,
             state=state,
             x=x,
             carry=carry,
@@ -203,19 +210,26 @@ class Agent(nn.Module):
             slow=slow_value[:, :-1],
             mask=alive(rollout.end),
             carry=carry,
+            kept=rollout.kept,
         )
 
     def policy_loss(self, lesson: Lesson) -> Loss:
-        """REINFORCE with a baseline, entropy, and the critic's losses; means over the mask.
+        """The policy gradient, entropy, and the critic's losses; means over the mask.
 
         Advantages count in the unit of `return_scale`; the log has them as they are. Gradients
         flow through the policy's memory over the H steps, never through the world model.
         """
         decision, _ = self.actor_critic(lesson.x, lesson.carry)
         weight = lesson.mask.float() / lesson.mask.sum().clamp_min(1)
-        taken, entropies = self.head.score(decision.actor, lesson.act)
         advantage = lesson.ret - lesson.baseline
-        policy = -(taken * self.return_scale(advantage) * weight).sum()
+        gains, entropies = self.gradient.terms(
+            decision.actor,
+            lesson.act,
+            advantage=advantage,
+            kept=lesson.kept,
+            scale=self.return_scale,
+        )
+        policy = -(gains * weight).sum()
         entropy = (entropies * weight).sum()
         terms = self.critic_targets.losses(
             self.actor_critic.value, decision.critic, lesson.ret, lesson.slow

@@ -9,6 +9,7 @@ from agents.action_heads import action_head
 from agents.actor_critics import ACTOR_CRITICS
 from agents.agent import Agent
 from agents.critic_targets import CRITIC_TARGETS
+from agents.policy_gradients import POLICY_GRADIENTS
 from agents.returns import RETURN_SCALES
 from agents.views import VIEWS
 from envs.experience import EnvSpec
@@ -77,6 +78,14 @@ def build_agent(settings: Settings, env: EnvSpec) -> Agent:
         view=view,
         actor_critic=actor_critic,
         head=head,
+        gradient=make(
+            POLICY_GRADIENTS,
+            behaviour["gradient"],
+            world_model=world_model,
+            view=view,
+            head=head,
+            gamma=behaviour["gamma"],
+        ),
         critic_targets=make(CRITIC_TARGETS, behaviour["critic_targets"]),
         return_scale=make(RETURN_SCALES, behaviour["return_scale"]),
         **{key: behaviour[key] for key in keys},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.protocols import ActionHead, ActorCritic, Carry, View
+from agents.protocols import ActionHead, ActorCritic, Carry, Kept, PolicyGradient, View
 from envs.spaces import Obs
 from envs.trees import each
 from worldmodels.protocols import State
@@ -19,13 +19,14 @@ class Rollout:
     """H imagined steps, without gradient, on the device.
 
     x (B,H+1,*X): what the policy saw, from the real start to the last imagined moment;
-    act (B,H,*A); rew (B,H); end (B,H) bool, sampled.
+    act (B,H,*A); rew (B,H); end (B,H) bool, sampled; kept (B,H,...): by the policy gradient.
     """
 
     x: Obs
     act: Tensor
     rew: Tensor
     end: Tensor
+    kept: Kept
 
 
 @torch.no_grad()
@@ -34,6 +35,7 @@ def imagine(
     view: View,
     actor_critic: ActorCritic,
     head: ActionHead,
+    gradient: PolicyGradient,
     *,
     state: State,
     x: Obs,
@@ -45,16 +47,20 @@ def imagine(
     `state` is what the world model knows of it, `x` (B,*X) what the policy sees.
 
     Gradients are not kept: the learner replays the policy over `x`, which costs one more pass of
-    its encoder and leaves the loop free of autograd. Nothing here waits for the host.
+    its encoder and leaves the loop free of autograd, but for what `gradient` works out of a moment
+    by itself. Nothing here waits for the host.
     """
-    seen, acts, rews, ends = [x], [], [], []
+    seen, acts, rews, ends, kept = [x], [], [], [], []
     for _ in range(horizon):
         decision, carry = actor_critic(each(lambda one: one[:, None], seen[-1]), carry)
         act = head.sample(decision.actor[:, 0])
+        kept.append(gradient.watch(actor_critic, state, act, carry))
         state, prediction = world_model.imagine(state, act)
         seen.append(view.imagined(world_model, state))
         acts.append(act)
         rews.append(prediction.rew)
         ends.append(prediction.end)
-    stack = [each(lambda *xs: torch.stack(xs, 1), *xs) for xs in (seen, acts, rews, ends)]
-    return Rollout(*stack)
+    x, act, rew, end = (
+        each(lambda *xs: torch.stack(xs, 1), *xs) for xs in (seen, acts, rews, ends)
+    )
+    return Rollout(x, act, rew, end, tuple(torch.stack(xs, 1) for xs in zip(*kept, strict=True)))

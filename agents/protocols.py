@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from worldmodels.protocols import Loss, State
 from worldmodels.world_model import WorldModel
 
 Carry = tuple[Tensor, ...]
+
+Kept = tuple[Tensor, ...]
+"""What a policy gradient keeps of moments, a row for each rollout."""
 
 Values = Callable[[], Tensor]
 """A critic's values (B,H+1) of the moments of a rollout, float32, worked out when called."""
@@ -62,6 +65,14 @@ class ActionHead(Protocol):
         """Log-probability of actions and the entropy, both (...), in nats a dimension."""
 
 
+@runtime_checkable
+class Retracing(ActionHead, Protocol):
+    """A head whose actions (...,A) are a smooth function of its outputs and of noise."""
+
+    def retrace(self, outputs: Tensor, act: Tensor) -> Tensor:
+        """The actions themselves, with gradients to the outputs at the noise that led to them."""
+
+
 class View(Protocol):
     """What the policy sees of the world. `looks`: whether at pictures.
 
@@ -92,6 +103,14 @@ class View(Protocol):
 
     def took(self, carry: Carry, act: Tensor) -> Carry:
         """The carry where actions (B,) were taken at the frames observed last."""
+
+
+@runtime_checkable
+class Expecting(View, Protocol):
+    """A view that has a picture of tokens that are not drawn yet."""
+
+    def expected(self, world_model: WorldModel, logits: Tensor) -> Tensor:
+        """(B,*X), with gradients to the logits (B,K,V) of the tokens."""
 
 
 class ActorCritic(Protocol):
@@ -137,6 +156,26 @@ class ReturnScale(Protocol):
 
     def learn(self, ret: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Take in the returns (B,H) of steps with mask (B,H); returns metrics; never waits."""
+
+
+class PolicyGradient(Protocol):
+    """Which way the policy is to move its actions."""
+
+    def watch(self, actor_critic: ActorCritic, state: State, act: Tensor, carry: Carry) -> Kept:
+        """What `terms` needs of an imagined moment where actions (B,*A) are about to be taken.
+
+        carry: the policy's, which has seen the moment. Draws nothing, changes no memory, and
+        leaves no gradient; never waits for the host.
+        """
+
+    def terms(
+        self, outputs: Tensor, act: Tensor, *, advantage: Tensor, kept: Kept, scale: ReturnScale
+    ) -> tuple[Tensor, Tensor]:
+        """What the policy is to enlarge, in units of `scale`, and its entropies; both (B,H).
+
+        Of the head's outputs (B,H,size), actions (B,H,*A) taken, advantages (B,H), and what was
+        kept of each moment (B,H,...).
+        """
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,10 @@ class Tokens(Momentary):
         """(B,K,D) float32."""
         return world_model.tokenizer.embed(state.tokens).detach()
 
+    def expected(self, world_model: WorldModel, logits: Tensor) -> Tensor:
+        """(B,K,D) float32: the means of what the tokens stand for that logits (B,K,V) draw."""
+        return world_model.expected(logits)
+
 
 class Latent:
     """What the world model makes of a moment: its transformer's output where the moment ends.

@@ -45,7 +45,7 @@ def target(agent: Agent) -> nn.Module:
 
 @dataclass(frozen=True)
 class Table:
-    logits: Tensor
+    actor: Tensor
     critic: Tensor
 
 

@@ -69,6 +69,7 @@ def trainer_with_mlp(folder: Path, **hooks: Any) -> Trainer:
         view=Pooled(env=COUNTING().spec, context=2),
         actor_critic=mlp("hl_gauss"),
         head=usual.head,
+        gradient=usual.gradient,
         horizon=usual.horizon,
         gamma=usual.gamma,
         lam=usual.lam,

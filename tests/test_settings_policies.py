@@ -108,7 +108,7 @@ def test_heads_that_do_not_divide_a_policy_are_refused() -> None:
 def test_a_run_older_than_a_setting_goes_on_as_it_began(tmp_path: Path) -> None:
     config, file = load(["size=tiny"]).config, tmp_path / "config.yaml"
     tree = yaml.safe_load(to_yaml(config))
-    for name in ("critic_targets", "return_scale"):
+    for name in ("critic_targets", "gradient", "return_scale"):
         del tree["agent"]["behaviour"][name]
     file.write_text(yaml.safe_dump(tree))
     assert read_for_resume(file, []).config == config

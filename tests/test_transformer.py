@@ -174,3 +174,26 @@ def test_dropout_is_of_embeddings_attention_and_what_blocks_add(
     attended = torch.Size((3, HEADS, 14, 14))
     block = [attended, x.shape, x.shape]
     assert dropped == [(shape, 0.3) for shape in (x.shape, *block, *block)]
+
+
+@pytest.mark.parametrize("fed", [1, 5])
+def test_to_peek_is_to_extend_without_a_trace(fed: int) -> None:
+    net = Transformer(dim=16, layers=2, heads=2, capacity=9)
+    visible = torch.rand(3, fed) < 0.5
+    with torch.no_grad():
+        cache, _ = net.extend(net.empty(3), torch.randn(3, fed, 16), visible)
+        # What an abandoned continuation left behind does not count.
+        net.extend(cache, torch.randn(3, 4, 16))
+    x = torch.randn(3, 3, 16, requires_grad=True)
+    before = (cache.keys.clone(), cache.values.clone(), cache.visible.clone())
+    peeked = net.peek(cache, x)
+    (slope,) = torch.autograd.grad(peeked.square().sum(), x)
+    assert slope.abs().amin(1).all()
+    after = (cache.keys, cache.values, cache.visible)
+    assert all(
+        torch.equal(a, b) and not a.requires_grad for a, b in zip(after, before, strict=True)
+    )
+    with torch.no_grad():
+        assert torch.equal(net.extend(cache, x)[1], peeked)
+    with pytest.raises(AssertionError, match="beyond"):
+        net.peek(cache, torch.randn(3, 10, 16))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -64,6 +64,15 @@ class Prediction:
     logits: Tensor
     rew: Tensor
     end: Tensor
+    end_prob: Tensor
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the dynamics expects of one action, nothing of it drawn: fields as of Prediction."""
+
+    logits: Tensor
+    rew: Tensor
     end_prob: Tensor
 
 
@@ -254,3 +263,11 @@ class Dynamics(Protocol):
 
     def moment(self, memory: Any) -> Tensor:
         """The same (B,width) of an imagined moment, to which a step has led; changes no memory."""
+
+
+@runtime_checkable
+class Foreseeing(Dynamics, Protocol):
+    """Dynamics that know the laws of all tokens of the next step before any is drawn."""
+
+    def outlook(self, memory: Any, act: Tensor, known: Tensor | None = None) -> Outlook:
+        """What `step` would say of an action, with gradients to it; changes no memory."""

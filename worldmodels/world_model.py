@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from envs.spaces import Obs
 from envs.trees import each
 from worldmodels.batch import Batch, at
-from worldmodels.protocols import Dynamics, Loss, Prediction, Prev, State, Tokenizer
+from worldmodels.protocols import (
+    Dynamics,
+    Foreseeing,
+    Loss,
+    Outlook,
+    Prediction,
+    Prev,
+    State,
+    Tokenizer,
+)
 
 
 class WorldModel(nn.Module):
@@ -55,6 +64,33 @@ class WorldModel(nn.Module):
         obs = None if state.obs is None else self.draw(state.obs, act, prediction.tokens)
         memory = self.dynamics.see(memory, obs, prediction.tokens)
         return State(memory, obs, prediction.tokens), prediction
+
+    def outlook(self, state: State, act: Tensor) -> Outlook:
+        """What acting (B,*A) once is expected to lead to, with gradients to continuous actions.
+
+        Changes no memory. Dynamics must be `Foreseeing`.
+        """
+        assert isinstance(self.dynamics, Foreseeing), "tokens of a step depend on each other"
+        return self.dynamics.outlook(state.memory, act, self.tokenizer.known())
+
+    def expected(self, logits: Tensor) -> Tensor:
+        """The mean (...,K,dim) float32 of the vectors of tokens that logits (...,K,V) draw.
+
+        Gradients reach the logits, not the tokenizer.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            probs = logits.float().softmax(-1)
+            return torch.einsum("...kv,vkd->...kd", probs, self._vectors(logits.device))
+
+    @torch.no_grad()
+    def _vectors(self, device: torch.device) -> Tensor:
+        """(V,K,dim): what each token stands for in each place; anything where it may not be."""
+        tokens = torch.arange(self.tokenizer.vocab, device=device)[:, None]
+        tokens = tokens.expand(-1, self.tokenizer.tokens)
+        known = self.tokenizer.known()
+        if known is not None:
+            tokens = tokens.where(known.T, known.byte().argmax(-1))
+        return self.tokenizer.embed(tokens)
 
     @torch.no_grad()
     def moments(self, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ from runners.settings.diffusion import DiffusionSettings
 from runners.settings.diffusion_checks import check_diffusion
 from runners.settings.dynamics import FactorisedSettings
 from runners.settings.environments import AtariSettings
+from runners.settings.gradient_checks import check_gradient
 from runners.settings.policies import (
     ACTOR_CRITICS,
     PercentilesSettings,
@@ -56,6 +57,7 @@ def check(config: Config) -> Iterator[str]:
     yield from _whole_frames(config.agent)
     yield from _sight(config.agent)
     yield from _latent(config.agent)
+    yield from check_gradient(config.agent)
     yield from _transformer(config)
     yield from _schedule(config)
     if isinstance(config.agent.dynamics, DiffusionSettings):

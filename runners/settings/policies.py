@@ -137,6 +137,34 @@ RETURN_SCALES: dict[str, type[ReturnScaleSettings]] = {
 }
 
 
+class GradientSettings(Settings):
+    """What all policy gradients have."""
+
+    kind: str = Field(description="what tells the policy which actions are good")
+
+
+class ReinforceSettings(GradientSettings):
+    """What imagined actions brought."""
+
+    kind: Literal["reinforce"] = Field(
+        "reinforce", description="what tells the policy which actions are good"
+    )
+
+
+class ReparameterisedSettings(GradientSettings):
+    """The slope of reward and value by the action, through one step of the world model."""
+
+    kind: Literal["reparameterised"] = Field(
+        "reparameterised", description="what tells the policy which actions are good"
+    )
+
+
+GRADIENTS: dict[str, type[GradientSettings]] = {
+    "reinforce": ReinforceSettings,
+    "reparameterised": ReparameterisedSettings,
+}
+
+
 class BehaviourSettings(Settings):
     """How the policy learns in imagination and acts in the environment."""
 
@@ -149,6 +177,9 @@ class BehaviourSettings(Settings):
     lam: float = Field(0.95, ge=0, le=1, description="lambda of the returns")
     entropy: float = Field(0.001, ge=0, description="weight of the policy's entropy")
     target_decay: float = Field(0.995, ge=0, lt=1, description="share the target network keeps")
+    gradient: Annotated[SerializeAsAny[GradientSettings], Variants("kind", GRADIENTS)] = Field(
+        ReinforceSettings(), description="how the policy learns which actions are good"
+    )
     critic_targets: Annotated[
         SerializeAsAny[CriticTargetsSettings], Variants("kind", CRITIC_TARGETS)
     ] = Field(TargetNetworkSettings(), description="where the critic's targets come from")

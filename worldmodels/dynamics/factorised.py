@@ -9,11 +9,12 @@ from torch import Tensor
 
 from worldmodels.batch import Batch
 from worldmodels.dynamics.one_transformer import OneTransformer
-from worldmodels.dynamics.scores import among, predict, step_loss
+from worldmodels.dynamics.scores import among, foresee, predict, step_loss
 from worldmodels.dynamics.sequence import Memory, embed, with_room
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import sample
-from worldmodels.protocols import Loss, Prediction
+from worldmodels.nets.transformer import Cache
+from worldmodels.protocols import Loss, Outlook, Prediction
 
 
 class Factorised(OneTransformer):
@@ -64,20 +65,32 @@ class Factorised(OneTransformer):
         self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
     ) -> tuple[Memory, Prediction]:
         """One pass over what is pending and the action; nothing waits for the host."""
+        cache, x = self._acted(memory, act)
+        cache, feats = self.net.extend(cache, x)
+        said = self._said(feats, known)
+        prediction = predict(
+            sample(said["logits"]) if tokens is None else tokens, **said, reward=self.reward
+        )
+        answer = self.layout.answer(prediction.tokens).to(x.dtype)
+        return Memory(cache, answer, memory.obs, prediction.tokens), prediction
+
+    def outlook(self, memory: Memory, act: Tensor, known: Tensor | None = None) -> Outlook:
+        """What `step` would say, with gradients to the action; the memory stays as it is."""
+        said = self._said(self.net.peek(*self._acted(memory, act)), known)
+        return foresee(**said, reward=self.reward)
+
+    def _acted(self, memory: Memory, act: Tensor) -> tuple[Cache, Tensor]:
+        """The cache, and what is to be fed to it: what is pending, and the action."""
         layout = self.layout
         needed = memory.pending.shape[1] + layout.act_size
         cache, pending = with_room(self.net, layout, memory, needed)
-        cache, feats = self.net.extend(
-            cache, torch.cat((pending, layout.act(act).to(pending.dtype)), 1)
-        )
+        return cache, torch.cat((pending, layout.act(act).to(pending.dtype)), 1)
+
+    def _said(self, feats: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        """What the heads say of the last of features (B,L,D)."""
         ask = feats[:, -1]
-        scores = among(known, self._logits(ask).float())
-        prediction = predict(
-            sample(scores) if tokens is None else tokens,
-            logits=scores,
-            rew_logits=self.reward_head(ask),
-            end_logits=self.end_head(ask),
-            reward=self.reward,
-        )
-        answer = layout.answer(prediction.tokens).to(pending.dtype)
-        return Memory(cache, answer, memory.obs, prediction.tokens), prediction
+        return {
+            "logits": among(known, self._logits(ask).float()),
+            "rew_logits": self.reward_head(ask),
+            "end_logits": self.end_head(ask),
+        }

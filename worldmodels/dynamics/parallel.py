@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from worldmodels.batch import Batch
 from worldmodels.dynamics.one_transformer import OneTransformer
-from worldmodels.dynamics.scores import among, predict, step_loss
+from worldmodels.dynamics.scores import among, foresee, predict, step_loss
 from worldmodels.dynamics.sequence import Memory, embed, with_room
 from worldmodels.nets.conv import largest_map
 from worldmodels.nets.heads import sample
-from worldmodels.protocols import Layout, Loss, Prediction
+from worldmodels.nets.transformer import Cache
+from worldmodels.protocols import Layout, Loss, Outlook, Prediction
 
 
 class Parallel(OneTransformer):
@@ -84,25 +85,39 @@ class Parallel(OneTransformer):
 
         Nothing waits for the host. The tokens, sampled or given, are pending after it.
         """
-        layout, asked = self.layout, 1 + self.layout.tokens
-        needed = memory.pending.shape[1] + layout.act_size + layout.tokens
-        cache, pending = with_room(self.net, layout, memory, needed)
-        queries = self.query.weight.expand(len(act), -1, -1)
-        pieces = (pending, layout.act(act), queries)
-        cache, feats = self.net.extend(cache, torch.cat([p.to(pending.dtype) for p in pieces], 1))
-        feats = feats[:, -asked:]
-        scores = among(known, self.token_head(feats[:, 1:]).float())
+        layout = self.layout
+        cache, x = self._asked(memory, act)
+        cache, feats = self.net.extend(cache, x)
+        said = self._said(feats, known)
         prediction = predict(
-            sample(scores) if tokens is None else tokens,
-            logits=scores,
-            rew_logits=self.reward_head(feats[:, 0]),
-            end_logits=self.end_head(feats[:, 0]),
-            reward=self.reward,
+            sample(said["logits"]) if tokens is None else tokens, **said, reward=self.reward
         )
         # Queries are no part of the past: the next positions are written over theirs.
         cache = replace(cache, filled=cache.filled - layout.tokens)
-        answer = layout.answer(prediction.tokens).to(pending.dtype)
+        answer = layout.answer(prediction.tokens).to(x.dtype)
         return Memory(cache, answer, memory.obs, prediction.tokens), prediction
+
+    def outlook(self, memory: Memory, act: Tensor, known: Tensor | None = None) -> Outlook:
+        """What `step` would say, with gradients to the action; the memory stays as it is."""
+        said = self._said(self.net.peek(*self._asked(memory, act)), known)
+        return foresee(**said, reward=self.reward)
+
+    def _asked(self, memory: Memory, act: Tensor) -> tuple[Cache, Tensor]:
+        """The cache, and what is to be fed to it: what is pending, the action, the queries."""
+        layout = self.layout
+        needed = memory.pending.shape[1] + layout.act_size + layout.tokens
+        cache, pending = with_room(self.net, layout, memory, needed)
+        pieces = (pending, layout.act(act), self.query.weight.expand(len(act), -1, -1))
+        return cache, torch.cat([p.to(pending.dtype) for p in pieces], 1)
+
+    def _said(self, feats: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        """What the heads say of features (B,L,D), the last of which are the action's, queries'."""
+        feats = feats[:, -1 - self.layout.tokens :]
+        return {
+            "logits": among(known, self.token_head(feats[:, 1:]).float()),
+            "rew_logits": self.reward_head(feats[:, 0]),
+            "end_logits": self.end_head(feats[:, 0]),
+        }
 
 
 def weave(layout: Layout, x: Tensor, queries: Tensor) -> Tensor:

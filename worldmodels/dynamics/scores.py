@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from worldmodels.batch import Batch
 from worldmodels.nets.heads import RewardTarget, sample
-from worldmodels.protocols import Loss, Prediction
+from worldmodels.protocols import Loss, Outlook, Prediction
 
 
 @dataclass(frozen=True)
@@ -126,4 +126,15 @@ def predict(
         rew=reward.predict(rew_logits),
         end=sample(end_logits).bool(),
         end_prob=end_logits.softmax(-1)[:, 1],
+    )
+
+
+def foresee(
+    *, logits: Tensor, rew_logits: Tensor, end_logits: Tensor, reward: RewardTarget
+) -> Outlook:
+    """The same of which nothing is drawn, but where the reward's target draws."""
+    return Outlook(
+        logits=logits.float(),
+        rew=reward.predict(rew_logits),
+        end_prob=end_logits.float().softmax(-1)[:, 1],
     )

@@ -5,7 +5,9 @@ Axes: B batch, L positions, D width, h heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,26 @@ class Cache:
     def capacity(self) -> int:
         """How many positions fit."""
         return self.visible.shape[1]
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, those of the next positions (B,h,L,d) written into it."""
+        start, stop = self.filled, self.filled + k.shape[2]
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, start:stop] = k
+        values[:, :, start:stop] = v
+        return keys[:, :, :stop], values[:, :, :stop]
+
+    def join(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same where nothing is written."""
+        keys, values = (
+            self.keys[layer, :, :, : self.filled],
+            self.values[layer, :, :, : self.filled],
+        )
+        return torch.cat((keys, k.to(keys.dtype)), 2), torch.cat((values, v.to(values.dtype)), 2)
+
+
+Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What turns keys and values of positions into those of all that they may attend to."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float = 0.0) -> Tensor:
@@ -63,11 +85,10 @@ class Block(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         *,
-        slot: tuple[Tensor, Tensor] | None = None,
-        start: int = 0,
+        remember: Remember | None = None,
         drop: float = 0.0,
     ) -> Tensor:
-        """x (B,L,D); mask (B,1,L,S) True where attended; slot: this layer's cached k, v.
+        """x (B,L,D); mask (B,1,L,S) True where attended; `remember` adds what came before x.
 
         Without a mask all attend to all. A share `drop` is dropped of attention's weights and of
         what is added to x.
@@ -75,11 +96,8 @@ class Block(nn.Module):
         batch, length, dim = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if slot is not None:
-            stop = start + length
-            slot[0][:, :, start:stop] = k
-            slot[1][:, :, start:stop] = v
-            k, v = slot[0][:, :, :stop], slot[1][:, :, :stop]
+        if remember is not None:
+            k, v = remember(k, v)
         y = attend(q, k, v, mask, drop).transpose(1, 2).reshape(batch, length, dim)
         x = x + F.dropout(self.out(y), drop)
         return x + F.dropout(self.mlp(self.norm2(x)), drop)
@@ -145,12 +163,33 @@ class Transformer(nn.Module):
         start, stop = cache.filled, cache.filled + x.shape[1]
         assert stop <= self.capacity, f"{stop} positions in a cache of {self.capacity}"
         cache.visible[:, start:stop] = True if visible is None else visible
-        x = x + self.position.weight[start:stop]
-        mask = _mask(cache.visible[:, :stop], stop - start, start)
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, slot=(cache.keys[i], cache.values[i]), start=start)
-        out: Tensor = self.norm(x)
+        out = self._after(cache.write, x, cache.visible[:, :stop])
         return Cache(cache.keys, cache.values, cache.visible, stop), out
+
+    def peek(self, cache: Cache, x: Tensor) -> Tensor:
+        """The features (B,L,D) of positions x (B,L,D) that follow, all visible.
+
+        Those of `extend` to the bit, with gradients to x; the cache stays as it is.
+        """
+        assert cache.filled + x.shape[1] <= self.capacity, "positions beyond the cache"
+        visible = cache.visible[:, : cache.filled]
+        return self._after(cache.join, x, F.pad(visible, (0, x.shape[1]), value=True))
+
+    def _after(
+        self,
+        remember: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]],
+        x: Tensor,
+        visible: Tensor,
+    ) -> Tensor:
+        """Features of x (B,L,D), the last of positions with visible (B,S)."""
+        stop = visible.shape[1]
+        start = stop - x.shape[1]
+        x = x + self.position.weight[start:stop]
+        mask = _mask(visible, stop - start, start)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, remember=partial(remember, i))
+        out: Tensor = self.norm(x)
+        return out
 
 
 def _mask(visible: Tensor, queries: int, start: int) -> Tensor:
