@@ -74,7 +74,7 @@ class Retracing(ActionHead, Protocol):
 
 
 class View(Protocol):
-    """What the policy sees of the world. `looks`: whether at pictures.
+    """What the policy sees of the world. `looks`: whether at frames.
 
     Where a moment shows more than its frame, acting in real environments carries what came
     before: `carries` tensors, which like the policy's are (B,n), and zeros where an episode begins.

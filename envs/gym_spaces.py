@@ -200,6 +200,8 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _act_space(space: spaces.Space[Any]) -> ActSpace:
+    if 0 in (space.shape or (1,)):
+        raise ValueError(f"actions are empty: their shape is {space.shape}")
     if isinstance(space, spaces.Box):
         return Continuous(int(np.prod(space.shape)))
     if isinstance(space, spaces.Discrete):

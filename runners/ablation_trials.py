@@ -79,6 +79,7 @@ def learn_tokens(
     agent = agent_to_train(config, spec, hardware)
     tokenizer, dynamics, _ = agent.learners()
     phase = phase_of(config, tokenizer, hardware)
+    course.fit(phase)
     for batch in course.batches(phase, config.seed, options.tokenizer_updates):
         phase.update(batch.to(hardware.device))
     agent.eval()
@@ -144,13 +145,14 @@ def _trials(
 
 def _with_tokenizer(config: Config, spec: EnvSpec, hardware: Hardware, lesson: Lesson) -> Agent:
     agent = new_agent(config, spec, hardware)
-    agent.world_model.tokenizer = lesson.tokenizer
+    # In place: a layout may read the tokenizer's vectors.
+    _module(agent.world_model.tokenizer).load_state_dict(_module(lesson.tokenizer).state_dict())
     return agent
 
 
-def _module(dynamics: object) -> nn.Module:
-    assert isinstance(dynamics, nn.Module)
-    return dynamics
+def _module(part: object) -> nn.Module:
+    assert isinstance(part, nn.Module)
+    return part
 
 
 def _seeded(config: Config, seed: int) -> Config:

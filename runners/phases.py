@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from agents.protocols import Learner
+from envs.trees import each
 from runners.churn import Probe
 from runners.hardware import Hardware
+from runners.replay import Replay
 from worldmodels.batch import Batch
 
 # On a CPU, an update runs over slices of the batch whose widest map stays near this size, so
@@ -21,6 +23,8 @@ CPU_MAP_BYTES = 16 << 20
 # 110 to 150 for the three networks of the tokenizer, less for the others.
 MAPS_KEPT = 140
 GPU_SHARE = 0.6
+# Enough to know the tails of a grid by.
+FIT_FRAMES = 16_384
 
 
 class Phase:
@@ -55,6 +59,12 @@ class Phase:
         self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
         self.slice = self._slice_rows()
         self.probe = Probe(learner.tokenize) if learner.tokenize else None
+
+    def fit(self, replay: Replay) -> None:
+        """Let the learner see what was collected first, if it wants to; before any update."""
+        if self.learner.fit is not None:
+            shown = replay.numbers(FIT_FRAMES)
+            self.learner.fit(each(lambda x: x.to(self.hardware.device), shown))
 
     def due(self, epoch: int) -> int:
         """Updates in `epoch`, counted from 1."""

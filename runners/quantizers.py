@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envs.spaces import Image, describe
 from runners.console import duration
 from runners.durable import folder_for_output, json_text, write_atomic
 from runners.errors import UserError
@@ -74,10 +75,20 @@ def _sized(name: str, codes: int, tokenizer: AutoencoderSettings) -> list[str]:
 def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence[str]) -> None:
     """Record the games, train and measure, print the table; the files are whole after each step.
 
-    Raises UserError where the folder cannot be made, or all held-out games are too short.
+    Raises UserError where the folder cannot be made, the environment shows no picture, or not one
+    alone, or all held-out games are too short.
     """
+    from runners.opening import open_env
     from runners.quantizer_trials import CHAIN, run_trials
     from runners.recorded import record
+
+    env = open_env(configs[0], num_envs=1, workers=0, training=False)
+    env.close()
+    if not isinstance(env.spec.obs, Image):
+        raise UserError(
+            f"quantizers compares tokenizers of pictures; {place(configs[0])} shows: "
+            f"{describe(env.spec.obs)}"
+        )
 
     out = folder_for_output(options.out)
     print(f"playing {options.games} games at random ...", file=sys.stderr, flush=True)

@@ -79,6 +79,10 @@ class Course:
     def __init__(self, replay: Replay) -> None:
         self._replay, self._start = replay, replay.state_dict()
 
+    def fit(self, phase: Phase) -> None:
+        """Let a learner see the games that wants to before its first update."""
+        phase.fit(self._replay)
+
     def batches(self, phase: Phase, seed: int, updates: int) -> Iterator[Batch]:
         """A batch for each update of a phase; one course is followed at a time."""
         self._replay.load_state_dict(self._start | {"rng": np.random.PCG64(seed).state})

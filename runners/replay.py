@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.experience import Segment
-from envs.spaces import ActSpace, Obs, ObsSpace, Space
+from envs.spaces import ActSpace, Image, Obs, ObsSpace, Space
 from envs.trees import each, leaves
 from runners.errors import UserError
 from runners.replay_spaces import step_record
@@ -105,15 +105,21 @@ class Replay:
         """A copy of a whole episode, as far as it is known."""
         return self._store.episode(index)
 
-    def frames(self, most: int) -> Obs:
-        """At most `most` of all frames, (N,*O), evenly spread over them; draws nothing."""
+    def numbers(self, most: int) -> Obs:
+        """At most `most` of all frames without their pictures, (N,*O), evenly spread over them.
+
+        Draws no random number.
+        """
         lengths = np.array(self._store.lengths)
         total, ends = int(lengths.sum()), np.cumsum(lengths)
         which = np.linspace(0, total - 1, min(most, total)).astype(np.int64)
         parts = []
         for stream, end, length in zip(self._store.streams, ends, lengths, strict=True):
             here = which[(which >= end - length) & (which < end)] - (end - length)
-            parts.append(each(lambda x, here=here: x[here], stream.frames()))
+            shown, spaces = stream.frames(), self._store.obs
+            if isinstance(spaces, dict):
+                shown = {k: shown[k] for k, s in spaces.items() if not isinstance(s, Image)}
+            parts.append(each(lambda x, here=here: x[here], shown))
         return each(lambda *xs: torch.from_numpy(np.concatenate(xs)), *parts)
 
     def sample_windows(

@@ -17,16 +17,12 @@ import torch
 
 from agents.agent import Agent
 from envs.experience import Finished
-from envs.trees import each
 from runners.collect import LocalCollector
 from runners.errors import UserError
 from runners.hardware import Hardware
 from runners.meter import Meter
 from runners.phases import Phase
 from runners.replay import Replay
-
-# Enough to know the tails of a grid by.
-FIT_FRAMES = 16_384
 
 
 class Stopped(Exception):
@@ -213,10 +209,9 @@ class Trainer:
     def _fit(self) -> None:
         """Show what was collected first to learners that want to see it before any update."""
         for phase in self.phases:
-            fit, done = phase.learner.fit, f"fit_{phase.name}"
-            if fit is not None and self.at.epoch == 1 and done not in self.at.done:
-                shown = self.replay.frames(FIT_FRAMES)
-                fit(each(lambda x: x.to(self.hardware.device), shown))
+            done = f"fit_{phase.name}"
+            if phase.learner.fit is not None and self.at.epoch == 1 and done not in self.at.done:
+                phase.fit(self.replay)
                 self.at.done[done] = 1
 
     def _learn(self, phase: Phase) -> None:

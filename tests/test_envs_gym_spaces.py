@@ -201,3 +201,9 @@ def test_actions_reach_the_bounds() -> None:
 def test_whole_numbers_in_a_box_of_actions_are_refused() -> None:
     with pytest.raises(ValueError, match="Box of int32: whole numbers need MultiDiscrete"):
         GymActions(spaces.Box(0, 5, (2,), np.int32))
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (2, 0))])
+def test_actions_without_numbers_are_refused(space: spaces.Box) -> None:
+    with pytest.raises(ValueError, match="actions are empty: their shape is"):
+        GymActions(space)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from envs.spaces import ActSpace, Discrete, MultiDiscrete
@@ -90,7 +91,9 @@ class FloatAction(nn.Module):
 
     def forward(self, act: Tensor) -> Tensor:
         """(...,1,D) of actions (...,A) float32."""
-        vectors: Tensor = self.net(act)
+        # bfloat16 would tell no more than 8 bits of a number.
+        with torch.autocast(act.device.type, enabled=False):
+            vectors: Tensor = self.net(act.float())
         return vectors[..., None, :]
 
 

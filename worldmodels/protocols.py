@@ -181,15 +181,6 @@ class EntryTokenizer(Protocol):
         """Take in Loss.learn after an optimiser step; returns metrics; never waits."""
 
 
-class ActionCodec(Protocol):
-    """How dynamics are told of an action: in `slots` positions of a step."""
-
-    slots: int
-
-    def __call__(self, act: Tensor) -> Tensor:
-        """(...,slots,D) of actions: (...) int64 of a single choice, else (...,A)."""
-
-
 class Layout(Protocol):
     """Orders an episode as root, then per step [act | tokens | look]: `stride` positions a step.
 

@@ -25,7 +25,7 @@ class BinsSettings(VectorsSettings):
     ] = Field(
         "spread", description="where the values lie; the first steps of a run tell some grids"
     )
-    values: int = Field(125, ge=8, le=4096, description="values of a number")
+    values: int = Field(125, ge=8, le=1025, description="values of a number")
 
 
 class VectorMlpSettings(VectorsSettings):

@@ -131,7 +131,7 @@ class TokenLayout(Embedded):
         return self.answer(tokens)
 
 
-class PackedLayout(TokenLayout):
+class PackedLayout(Embedded):
     """The first frame's tokens | action, the next frame's tokens | ...: a position for each frame.
 
     A frame's tokens enter together, through two layers, as the vectors that the tokenizer gives
@@ -139,21 +139,29 @@ class PackedLayout(TokenLayout):
     of a step at once can use it.
     """
 
+    whole, root_size = True, 1
+
     def __init__(
         self, *, space: Space, actions: ActionCodecs, tokenizer: Tokenizer, width: int
     ) -> None:
-        Embedded.__init__(self, space=space, tokenizer=tokenizer, width=width)
-        self.root_size = self.answer_size = 1
+        super().__init__(space=space, tokenizer=tokenizer, width=width)
+        self.answer_size = 1
         # A method is no part of this net: the tokenizer's weights stay its own.
         self._vectors = tokenizer.embed
         numbers = tokenizer.tokens * tokenizer.dim
         enter = (OwnStart(numbers, width), nn.LayerNorm(width), nn.SiLU(), OwnStart(width, width))
         self._embed(actions, nn.Sequential(*enter))
 
+    def root(self, obs: Obs | None, tokens: Tensor) -> Tensor:
+        """(B,1,D): the tokens of the frame."""
+        return self.answer(tokens)
+
     def answer(self, tokens: Tensor) -> Tensor:
         """(...,1,D) of all tokens (...,K) of a frame; no gradient reaches the tokenizer."""
         vectors = self._vectors(tokens).detach()
-        return super().answer(vectors.flatten(-2)[..., None, :])
+        # In bfloat16 neighbours on a fine grid would be the same.
+        with torch.autocast(vectors.device.type, enabled=False):
+            return super().answer(vectors.float().flatten(-2)[..., None, :])
 
 
 LAYOUTS = {

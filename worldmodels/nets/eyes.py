@@ -61,12 +61,12 @@ class CategoriesEye(nn.Module):
         return seen
 
 
-class Eyes(nn.ModuleDict):
-    """An eye for each of several things; their features are one after the other."""
+class Eyes(nn.ModuleList):
+    """An eye for each of several things, in their order; their features are one after the other."""
 
     def see(self, obs: Mapping[str, Tensor]) -> Tensor:
         """(...,F), all eyes' features."""
-        pairs: Iterable[tuple[Any, Tensor]] = zip(self.values(), obs.values(), strict=True)
+        pairs: Iterable[tuple[Any, Tensor]] = zip(self, obs.values(), strict=True)
         return torch.cat([eye.see(x).float() for eye, x in pairs], -1)
 
 
@@ -77,10 +77,8 @@ def eyes(space: Space, picture: Callable[[], Encoder], features: int) -> tuple[E
     """
     if not isinstance(space, dict):
         return _eye(space, picture, features)
-    made = {name: _eye(one, picture, features) for name, one in space.items()}
-    # A module's name must have no dots.
-    named: dict[str, Any] = {name.replace(".", "_"): eye for name, (eye, _) in made.items()}
-    return Eyes(named), sum(size for _, size in made.values())
+    made: list[tuple[Any, int]] = [_eye(one, picture, features) for one in space.values()]
+    return Eyes([eye for eye, _ in made]), sum(size for _, size in made)
 
 
 def _eye(space: ObsSpace, picture: Callable[[], Encoder], features: int) -> tuple[Eye, int]:

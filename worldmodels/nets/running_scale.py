@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,8 @@ LEAST = 0.01
 class RunningScale(nn.Module):
     """Moving mean and variance of each of `size` dimensions; `decay` is what an update keeps.
 
-    The first updates are averaged evenly. Before any, numbers stay as they are.
+    Before any data, numbers stay as they are; `fit` starts it, and updates count little beside it.
+    Without it, the first updates are averaged evenly.
     """
 
     mean: Tensor
@@ -33,6 +36,12 @@ class RunningScale(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """What (...,D) was before."""
         return y * self._spread() + self.mean
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Take in x (N,D) as if for as long as the scale remembers."""
+        self.update(x, torch.ones_like(x[:, 0]))
+        self.updates.fill_(math.ceil(1 / (1 - self.decay)))
 
     @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor) -> None:

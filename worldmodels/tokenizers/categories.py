@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldmodels.protocols import Loss
 from worldmodels.quantizers.usage import Usage
@@ -23,7 +22,8 @@ class Categories(nn.Module):
     def __init__(self, *, sizes: Sequence[int]) -> None:
         super().__init__()
         self.tokens = len(sizes)
-        self.vocab = self.dim = max(sizes)
+        self.vocab = max(sizes)
+        self.dim = max(1, (self.vocab - 1).bit_length())
         self.even = min(sizes) == self.vocab
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
         self.usage = Usage(self.vocab, self.tokens)
@@ -45,8 +45,9 @@ class Categories(nn.Module):
         return tokens
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(...,V) float32: 1 at the token, else 0."""
-        return F.one_hot(tokens, self.vocab).float()
+        """(...,dim) float32: the binary digits of the token, as -1 and 1, the lowest first."""
+        digits = torch.arange(self.dim, device=tokens.device)
+        return (tokens[..., None] >> digits & 1) * 2.0 - 1
 
     def known(self) -> Tensor | None:
         """(K,V) bool; None where all places have as many categories."""

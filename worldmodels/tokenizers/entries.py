@@ -97,7 +97,7 @@ class Several(nn.Module):
         self.dim = max(part.dim for part in parts.values())
 
     def fit(self, obs: Obs) -> None:
-        """Take in what the first steps of a run showed, (N,*O), where a part has use for it."""
+        """Take in what the first steps of a run showed, (N,*O) of all that are no pictures."""
         for name, part, _ in self._each():
             if isinstance(part, Whole):
                 part.fit(obs[name])

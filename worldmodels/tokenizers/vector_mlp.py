@@ -58,7 +58,7 @@ class VectorMlp(nn.Module):
         """Scale by warm-up data (N,D) from the start. Raises ValueError if it is not finite."""
         if not x.isfinite().all():
             raise ValueError("numbers must be finite")
-        self.scale.update(symlog(x.float()), torch.ones_like(x[:, 0]))
+        self.scale.fit(symlog(x.float()))
 
     def encode(self, x: Tensor) -> Tensor:
         """Tokens (...,K) of vectors (...,D)."""
