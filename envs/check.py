@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,8 +29,10 @@ BIG_VECTOR = 1000
 class _Play:
     """What random actions in one game showed, for comparing it with another."""
 
-    obs: list[Obs]
-    rews: list[float]
+    obs: list[Obs] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    """Of each observation, the steps before it; two have the same where an episode begins."""
+    rews: list[float] = field(default_factory=list)
     ends: int = 0
     truncs: int = 0
     longest: int = 0
@@ -92,14 +94,20 @@ def check_game(make: Callable[[], Game], *, steps: int = 300, seed: int = 0) -> 
 def _play(game: Game, steps: int, seed: int) -> _Play:
     random = np.random.default_rng(seed)
     episode = t = 0
-    play = _Play([_seen(game, game.reset(seed))], [])
+    play = _Play()
+
+    def see(obs: Obs) -> None:
+        play.obs.append(_seen(game, obs))
+        play.after.append(len(play.rews))
+
+    see(game.reset(seed))
     for _ in range(steps):
         outcome = game.step(random_action(game.spec.act, random))
         t += 1
-        play.obs.append(_seen(game, outcome.obs))
+        play.rews.append(outcome.rew)
         if not math.isfinite(outcome.rew):
             raise ValueError(f"the reward of step {len(play.rews)} is {outcome.rew}")
-        play.rews.append(outcome.rew)
+        see(outcome.obs)
         play.ends += outcome.end
         play.truncs += outcome.trunc
         play.longest = max(play.longest, t)
@@ -107,7 +115,7 @@ def _play(game: Game, steps: int, seed: int) -> _Play:
             if not (outcome.end or outcome.trunc):
                 raise ValueError("an episode is over, but neither ended nor was it cut")
             episode, t = episode + 1, 0
-            play.obs.append(_seen(game, game.reset(seed + episode)))
+            see(game.reset(seed + episode))
     return play
 
 
@@ -132,8 +140,8 @@ def _difference(a: _Play, b: _Play) -> str:
     for i, (x, y) in enumerate(zip(a.obs, b.obs, strict=False)):
         for name, array in named(x).items():
             if not np.array_equal(array, named(y)[name]):
-                return f"{called(name)} differs after {i} steps"
-    for i, (r, s) in enumerate(zip(a.rews, b.rews, strict=False)):
+                return f"{called(name)} differs after {a.after[i]} steps"
+    for i, (r, s) in enumerate(zip(a.rews, b.rews, strict=False), 1):
         if r != s:
             return f"the reward of step {i} is {r:g} or {s:g}"
     return "" if len(a.obs) == len(b.obs) else "its length differs"

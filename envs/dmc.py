@@ -13,15 +13,12 @@ import numpy as np
 
 from envs import gl
 from envs.base import Outcome
-from envs.dmc_tasks import split_task
+from envs.dmc_tasks import draws, split_task
 from envs.experience import EnvSpec
 from envs.spaces import Bounds, Continuous, Image, Obs, ObsSpace, Space, Vector, as_action, observe
 from envs.trees import each
 
 Observe = Literal["pixels", "state", "both"]
-
-# It hands its new terrain to the renderer at every reset, whatever is observed.
-_ALWAYS_DRAWN = {("quadruped", "escape")}
 
 
 class DMCGame:
@@ -54,9 +51,8 @@ class DMCGame:
         quality: Literal["full", "fast"] = "full",
     ) -> None:
         domain, name = split_task(task)
-        draws = observe != "state" or (domain, name) in _ALWAYS_DRAWN
         with _quiet():
-            self._env = load_suite(draws).load(domain, name, {"random": 0})
+            self._env = load_suite(draws(task, observe)).load(domain, name, {"random": 0})
         self._camera = 2 if domain == "quadruped" else 0
         self._repeat = action_repeat
         self._flags = {}

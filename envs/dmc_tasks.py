@@ -86,6 +86,12 @@ def split_task(name: str) -> tuple[str, str]:
     raise ValueError(f"env.task={name} is unknown; nearest: {nearest}; all: tokendream list tasks")
 
 
+def draws(task: str, observe: str) -> bool:
+    """Whether the task hands anything to a renderer, so that a graphics library is needed."""
+    # This one hands over its new terrain at every reset, whatever is observed.
+    return observe != "state" or split_task(task) == ("quadruped", "escape")
+
+
 def _plain(name: str) -> str:
     return name.replace("-", "_").lower()
 

@@ -20,35 +20,46 @@ from envs.experience import EnvSpec
 from envs.gym_spaces import GymActions, GymObservations
 from envs.spaces import Obs
 
+MOST_REWARD = float(np.finfo(np.float32).max)
+
 
 class GymGame:
     """The environment `env_id`: `CartPole-v1`, `package.module:MyEnv-v0`, `package.module:MyEnv`.
 
     The part before a colon is imported first; what follows is an id that it registers, or a class
-    or function in it that makes the environment. `options` go to the environment. Images become
-    (size,size,3): see `GymObservations`. Time limits of the registration hold. An episode that
-    ends and meets its time limit at once has ended. `info` is ignored.
+    or function in it that makes the environment. Images become (64,64,3): see `GymObservations`.
+    Time limits of the registration hold. An episode that ends and meets its time limit at once
+    has ended. `info` is ignored.
 
-    Raises ValueError, in one line, for an id that is not known, a package that is missing, and
-    spaces that cannot be learned from.
+    Raises ValueError, in one line, for an id that is not known, a package that is missing, spaces
+    that cannot be learned from, and rewards that are not finite.
     """
 
-    def __init__(self, env_id: str, *, size: int = 64, **options: Any) -> None:
-        self._env = make_gym(env_id, options)
+    def __init__(self, env_id: str) -> None:
+        self._env = make_gym(env_id)
         try:
             self._actions = GymActions(self._env.action_space)
-            self._observations = GymObservations(self._env.observation_space, size)
+            self._observations = GymObservations(self._env.observation_space)
         except ValueError as error:
             self._env.close()
             raise ValueError(f"env.id={env_id}: {error}") from error
         self.spec = EnvSpec(self._observations.spaces, self._actions.space)
+        self._steps = 0
 
     def reset(self, seed: int) -> Obs:
+        self._steps = 0
         obs, _ = self._env.reset(seed=seed)
         return self._observations(obs)
 
     def step(self, act: np.ndarray) -> Outcome:
+        self._steps += 1
         obs, rew, terminated, truncated, _ = self._env.step(self._actions(act))
+        # Replay keeps rewards in float32, where large ones are no longer finite.
+        if not abs(float(rew)) <= MOST_REWARD:
+            raise ValueError(
+                f"the reward of step {self._steps} of an episode is {float(rew):g}, "
+                "not a finite number of float32"
+            )
         end = bool(terminated)
         return Outcome(
             obs=self._observations(obs),
@@ -62,16 +73,16 @@ class GymGame:
         self._env.close()
 
 
-def make_gym(env_id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def make_gym(env_id: str) -> gymnasium.Env[Any, Any]:
     """The environment itself, for `GymGame`.
 
     Raises ValueError as there.
     """
     with _told(env_id):
-        return find_gym(env_id)(**options)
+        return find_gym(env_id)()
 
 
-def find_gym(env_id: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+def find_gym(env_id: str) -> Callable[[], gymnasium.Env[Any, Any]]:
     """What makes the environment, found without making it.
 
     Modules are also looked for in the working folder, after all that is installed: the script

@@ -127,14 +127,6 @@ class GymActions:
         act = act.reshape(raw.shape) + getattr(raw, "start", 0)
         return act.astype(raw.dtype)
 
-    def back(self, raw: Any) -> np.ndarray:
-        """An action of the Gymnasium space as ours, for recorded play."""
-        array = np.asarray(raw)
-        if self._bounds is not None:
-            return self._bounds.shrink(array.reshape(-1))
-        array = array - getattr(self._raw, "start", 0)
-        return as_action(self.space, array.reshape(self.space.shape))
-
 
 def _entries(space: spaces.Space[Any], path: Path, size: int) -> Iterator[_Entry]:
     if isinstance(space, spaces.Dict):

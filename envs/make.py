@@ -13,7 +13,7 @@ from typing import Any
 from envs import gl
 from envs.base import Env
 from envs.cores import available_cores
-from envs.dmc_tasks import split_task
+from envs.dmc_tasks import draws, split_task
 from envs.scores import list_games
 from envs.vector import VectorEnv
 from envs.worker import MakeGame
@@ -61,7 +61,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if suite == "dmc":
         split_task(settings["task"])
     _require(suite)
-    if suite == "dmc" and settings.get("observe", "pixels") != "state":
+    if suite == "dmc" and draws(settings["task"], settings.get("observe", "pixels")):
         gl.choose_backend()
     if suite == "gym":
         from envs.gym_game import find_gym

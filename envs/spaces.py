@@ -112,13 +112,6 @@ class Bounds:
         share = (np.asarray(act, np.float64) + 1) / 2
         return np.clip(self.low + share * (self.high - self.low), self.low, self.high)
 
-    def shrink(self, act: np.ndarray) -> np.ndarray:
-        """From the true range to [-1,1], float32; a range without width becomes 0."""
-        width = self.high - self.low
-        middle = (self.low + self.high) / 2
-        act = 2 * (np.asarray(act, np.float64) - middle) / np.where(width > 0, width, 1)
-        return np.clip(act, -1, 1).astype(np.float32)
-
 
 def called(name: str) -> str:
     """An observation in messages; the name of one that comes alone is empty."""

@@ -156,21 +156,25 @@ def imagination(bench: Bench) -> list[Row]:
         with hardware.autocast():
             agent.lesson(past)
 
-    def world_model(past: Batch) -> None:
+    def past_and_actions(rows: int) -> tuple[Batch, Tensor]:
+        return past(rows), bench.random_actions(rows, horizon)
+
+    def world_model(given: tuple[Batch, Tensor]) -> None:
+        past, acts = given
         with hardware.autocast():
-            state, acts = (
-                agent.world_model.start(past),
-                bench.random_actions(len(past.act), horizon),
-            )
+            state = agent.world_model.start(past)
             for t in range(horizon):
                 state, _ = agent.world_model.imagine(state, acts[:, t])
 
-    names = {"imagined rollout with targets": whole, "world model step alone": world_model}
+    timings = {
+        "imagined rollout with targets": time_batch(batch, past, whole, hardware, bench.seconds),
+        "world model step alone": time_batch(
+            batch, past_and_actions, world_model, hardware, bench.seconds
+        ),
+    }
     return [
-        time_batch(batch, past, work, hardware, bench.seconds).row(
-            name, RATE, f"{batch} x {horizon} steps", work=batch * horizon
-        )
-        for name, work in names.items()
+        timing.row(name, RATE, f"{batch} x {horizon} steps", work=batch * horizon)
+        for name, timing in timings.items()
     ]
 
 

@@ -106,16 +106,26 @@ def line_chart(
         plot.line(at, up(line.y), line.colour, line.dashed, dots=dots, width=line.width)
     page.paste(plot.picture(), (left, top))
     draw.rectangle((left - 1, top - 1, left + width, top + height), outline=GRID)
-    for i in range(0, len(x), -(-len(x) // 15)):
-        text(draw, (left + at[i] * width, top + height + 12), f"{x[i]:g}", 12, FAINT, "mm")
-    text(draw, (left + width / 2, top + height + 32), x_name, 13, INK, "mm")
+    box = (left, top, left + width, top + height)
+    _name_x(draw, x, box, x_name)
     text(draw, (12, 38), y_name, 13, FAINT)
     for row, names in enumerate(named):
         for at_x, line in names:
             _name(draw, left + at_x, 66 + ROW * row, line)
     if marks is not None:
-        _list_beside(draw, marks, (left, top, left + width, top + height), (low, high), x)
+        _list_beside(draw, marks, box, (low, high), x)
     return np.asarray(page)
+
+
+def _name_x(
+    draw: ImageDraw.ImageDraw, x: np.ndarray, box: tuple[int, int, int, int], name: str
+) -> None:
+    """Write some of `x` and its name under the box of the curves."""
+    left, _, right, bottom = box
+    at = _along(x, x)
+    for i in range(0, len(x), -(-len(x) // 15)):
+        text(draw, (left + at[i] * (right - left), bottom + 12), f"{x[i]:g}", 12, FAINT, "mm")
+    text(draw, ((left + right) / 2, bottom + 32), name, 13, INK, "mm")
 
 
 def _along(at: np.ndarray, x: np.ndarray) -> np.ndarray:

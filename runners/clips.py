@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs.trees import named
-from runners.drawing import BLUE, FAINT, ORANGE, PURPLE, SEEN, rgb
+from runners.drawing import BLUE, FAINT, ORANGE, PURPLE, SEEN
 from runners.frame_errors import is_picture
 from runners.pictures import dream_grid, panels
 from runners.strips import LEAST_WIDTH, Curve, Row, heading, outcome, strip, trajectories
@@ -52,8 +52,7 @@ def clip_of(comparison: Comparison, row: int, caption: str = "") -> np.ndarray:
     if picture is None:
         top = heading(len(c.rew_true[row]), c.num_seen, LEAST_WIDTH, caption)
     else:
-        sides = [rgb(frames[picture]) for frames in (real, recon, dream)]
-        top = panels(sides[0], sides[1], sides[2], c.num_seen, caption=caption)
+        top = panels(real[picture], recon[picture], dream[picture], c.num_seen, caption=caption)
     return np.concatenate([top, strip(rows, c.num_seen, top.shape[2])], axis=1)
 
 
@@ -67,7 +66,7 @@ def grid_of(free: FreeDreams, caption: str = "") -> np.ndarray:
     picture = _first_picture(frames)
     if picture is not None:
         return dream_grid(
-            rgb(frames[picture]),
+            frames[picture],
             free.num_seen,
             returns=free.returns,
             ended=free.ended,

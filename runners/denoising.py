@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from envs.trees import named
-from runners.drawing import rgb
 from worldmodels.batch import at
 from worldmodels.diffusion import SAMPLERS
 from worldmodels.diffusion.draws import uniforms
@@ -87,7 +86,7 @@ def films_of(world_model: WorldModel, batch: Batch, context: int, num: int) -> l
     name = next(kind for kind, made in SAMPLERS.items() if made is type(net.sampler))
     square, calls = world_model.tokenizer.square, np.array(places)
     return [
-        Film(rgb(drawn_so[b]), ids[b], probs[b], calls, rgb(real[b]), net.vocab, square, name)
+        Film(drawn_so[b], ids[b], probs[b], calls, real[b], net.vocab, square, name)
         for b in range(len(real))
     ]
 

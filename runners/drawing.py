@@ -89,11 +89,6 @@ def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def rgb(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (...,C) as (...,3): of three channels or more the first three, else one, as grey."""
-    return pictures[..., :3] if pictures.shape[-1] >= 3 else pictures[..., :1].repeat(3, axis=-1)
-
-
 def heat(amount: np.ndarray) -> np.ndarray:
     """Amounts (...) in [0,1] as colours (...,3) uint8: black, red, yellow, white."""
     stops = np.array([[0, 0, 0], [178, 24, 43], [253, 174, 47], [255, 255, 240]], np.float32)

@@ -41,7 +41,10 @@ def _faults(agent: AgentSettings, name: str, space: ObsSpace) -> Iterator[str]:
 
 
 def _picture(agent: AgentSettings, side: int) -> Iterator[str]:
-    """Networks for pictures of 64x64 may fit other sizes, or not."""
+    """Networks for pictures of 64x64 may fit other sizes, or not.
+
+    Only DeepMind Control shows others, by env.size; all else is resized.
+    """
     shown = f"pictures are {side}x{side} (env.size)"
     tokenizer, policy, dynamics = agent.tokenizer, agent.actor_critic, agent.dynamics
     if isinstance(tokenizer, AutoencoderSettings):

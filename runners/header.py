@@ -13,6 +13,7 @@ from envs.trees import leaves
 from runners.console import duration
 from runners.replay_spaces import step_record
 from runners.settings.config import Config
+from runners.suites import steps_text
 from runners.trainer import Trainer
 
 PROCESS_GIB = 0.6
@@ -54,13 +55,13 @@ def header(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> lis
 
 
 def _budget(config: Config, spec: EnvSpec) -> str:
-    """A step is a decision; frames are what the simulator draws."""
-    steps = config.run.steps
-    text = f"{steps:,} steps (decisions of the agent) = {steps * spec.frames_per_step:,} frames"
+    """Steps, with what else the suite counts."""
+    text = steps_text(config, config.run.steps)
     rate = FRAMES_PER_SECOND.get(config.env.suite)
     if rate:
-        text += f" = {duration(steps * spec.frames_per_step / rate)} of play"
-    return f"{text} in {config.env.num_envs} environments"
+        frames = config.run.steps * spec.frames_per_step
+        text += f" = {frames:,} frames = {duration(frames / rate)} of play"
+    return f"{text} in {config.env.num_envs} environments; a step is a decision of the agent"
 
 
 def _memory(config: Config, folder: Path, spec: EnvSpec, trainer: Trainer) -> str:

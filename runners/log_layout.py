@@ -49,39 +49,10 @@ def run_layout(
         overview["score"] = [SUITE_SCORES[suite]]
     errors: dict[str, Sequence[Any]] = {}
     for entry in entries:
-        at, of = f"imagination/{entry_tag(entry)}", f" of {entry}" if entry else ""
-        bands = [with_band(f"{at}mse_h{h}") for h in marks]
-        copies = [with_band(f"{at}copy_mse_h{h}") for h in marks[-1:]]
-        errors |= {
-            f"imagination error{of} by horizon, newest replay episodes, 95 % interval": bands
-            + copies,
-            f"imagination error{of} with another window's actions": [
-                # These names are patterns.
-                f"{re.escape(at)}misled_mse_h{h}"
-                for h in marks
-            ],
-        }
+        errors |= _error_charts(entry, marks)
     return {
         "Overview": overview,
-        "World model": {
-            **errors,
-            "losses": ["tokenizer/loss", "world_model/loss"],
-            "nats a frame given the true past, of a denoiser the bound": [
-                "world_model/nll",
-                "imagination/nll",
-                r"imagination/nll_at_\d+",
-            ],
-            "token accuracy": ["world_model/obs_accuracy"]
-            + [f"imagination/token_accuracy_h{h}" for h in marks],
-            "reward accuracy": ["world_model/reward_accuracy"],
-            "reward error by horizon": [f"imagination/reward_error_h{h}" for h in marks],
-            "codes in use": ["tokenizer/codes_in_use", "tokenizer/dead_codes"],
-            "perplexity of all tokens and by position": [
-                "tokenizer/perplexity",
-                "tokenizer/slot_perplexity",
-            ],
-            "tokens changed in an epoch": ["tokenizer/churn"],
-        },
+        "World model": errors | _world_model_charts(marks),
         "Policy": {
             "loss": ["policy/loss", "policy/value_loss"],
             "entropy": ["policy/entropy"],
@@ -94,4 +65,41 @@ def run_layout(
             "hours left": ["speed/hours_left"],
             "memory, GiB": ["memory/.*"],
         },
+    }
+
+
+def _error_charts(entry: str, marks: Sequence[int]) -> dict[str, Sequence[Any]]:
+    """How far dreams of one entry are from what happened."""
+    at, of = f"imagination/{entry_tag(entry)}", f" of {entry}" if entry else ""
+    bands = [with_band(f"{at}mse_h{h}") for h in marks]
+    copies = [with_band(f"{at}copy_mse_h{h}") for h in marks[-1:]]
+    return {
+        f"imagination error{of} by horizon, newest replay episodes, 95 % interval": bands + copies,
+        f"imagination error{of} with another window's actions": [
+            # These names are patterns.
+            f"{re.escape(at)}misled_mse_h{h}"
+            for h in marks
+        ],
+    }
+
+
+def _world_model_charts(marks: Sequence[int]) -> dict[str, Sequence[Any]]:
+    """What is told of tokenizer and world model, whatever the environment shows."""
+    return {
+        "losses": ["tokenizer/loss", "world_model/loss"],
+        "nats a frame given the true past, of a denoiser the bound": [
+            "world_model/nll",
+            "imagination/nll",
+            r"imagination/nll_at_\d+",
+        ],
+        "token accuracy": ["world_model/obs_accuracy"]
+        + [f"imagination/token_accuracy_h{h}" for h in marks],
+        "reward accuracy": ["world_model/reward_accuracy"],
+        "reward error by horizon": [f"imagination/reward_error_h{h}" for h in marks],
+        "codes in use": ["tokenizer/codes_in_use", "tokenizer/dead_codes"],
+        "perplexity of all tokens and by position": [
+            "tokenizer/perplexity",
+            "tokenizer/slot_perplexity",
+        ],
+        "tokens changed in an epoch": ["tokenizer/churn"],
     }

@@ -226,8 +226,13 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"replay {folder} is damaged: manifest.json is not JSON") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"replay {folder}: manifest.json is not of format {FORMAT}")
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise UserError(f"replay {folder} is damaged: manifest.json has no format")
+    if manifest["format"] != FORMAT:
+        raise UserError(
+            f"replay {folder} was made by another version (manifest.json has format "
+            f"{manifest['format']}, this version reads {FORMAT}): the run has to be trained anew"
+        )
     return manifest
 
 

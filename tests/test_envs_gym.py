@@ -88,7 +88,45 @@ class Looking(Counting):
         return {"camera": camera, "direction": t % 4, "grid": grid}
 
 
+class Cut(Counting):
+    def __init__(self) -> None:
+        super().__init__(cut=True)
+
+
+class CutAtItsEnd(Counting):
+    def __init__(self) -> None:
+        super().__init__(cut=True, both=True)
+
+
+class Forgetful(Counting):
+    """Shows at every twelfth step, the eleventh first, how many it has made in all episodes."""
+
+    made = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, *rest = super().step(action)
+        Forgetful.made += 1
+        return np.array([0.0, Forgetful.made if Forgetful.made % 12 == 11 else 0.0]), *rest
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2), {}
+
+
+class Rich(Counting):
+    """Its third step earns more than float32 can hold."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, rew, *rest = super().step(action)
+        return obs, 1e39 if self.t == 3 else rew, *rest
+
+
 gymnasium.register("TokendreamCounting-v0", f"{HERE}:Counting")
+gymnasium.register(
+    "TokendreamShort-v0",
+    "gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+    max_episode_steps=3,
+)
 
 
 def test_cart_pole() -> None:
@@ -113,7 +151,7 @@ def test_cart_pole() -> None:
 
 
 def test_a_time_limit_truncates() -> None:
-    game = GymGame("CartPole-v1", max_episode_steps=3)
+    game = GymGame("TokendreamShort-v0")
     game.reset(0)
     outcomes = [game.step(np.array(t % 2)) for t in range(3)]
     assert [o.over for o in outcomes] == [False, False, True]
@@ -154,12 +192,23 @@ def test_pictures_grids_and_choices_of_a_dict_in_a_batch(workers: int) -> None:
         assert step.end.all() and not step.obs["camera"].any()
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_an_end_at_the_time_limit_is_an_end(both: bool) -> None:
-    game = GymGame(f"{HERE}:Counting", cut=True, both=both)
+@pytest.mark.parametrize(("name", "both"), [("Cut", False), ("CutAtItsEnd", True)])
+def test_an_end_at_the_time_limit_is_an_end(name: str, both: bool) -> None:
+    game = GymGame(f"{HERE}:{name}")
     game.reset(0)
     last = [game.step(np.array(0)) for _ in range(3)][-1]
     assert last.over and last.end == both and last.trunc != both
+
+
+def test_a_reward_that_is_not_finite_in_float32_is_told_with_its_step() -> None:
+    game = GymGame(f"{HERE}:Rich")
+    game.reset(0)
+    game.step(np.array(0))
+    game.step(np.array(0))
+    with pytest.raises(
+        ValueError, match=r"the reward of step 3 of an episode is 1e\+39, not a fin"
+    ):
+        game.step(np.array(0))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +258,14 @@ def test_check_says_what_an_agent_will_see() -> None:
 
 def test_check_notices_what_is_kept_between_episodes() -> None:
     found = check_game(functools.partial(GymGame, f"{HERE}:Counting"), steps=12)
-    assert found.seeds.startswith("seeds do NOT repeat a game: the observation differs after 0")
+    assert found.seeds.startswith(
+        "seeds do NOT repeat a game: the observation differs after 0 steps"
+    )
+
+
+def test_check_counts_steps_not_frames() -> None:
+    found = check_game(functools.partial(GymGame, f"{HERE}:Forgetful"), steps=12)
+    assert found.seeds.startswith("seeds do NOT repeat a game: the observation differs after 11 s")
 
 
 def test_check_names_each_of_several_observations() -> None:

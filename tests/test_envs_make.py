@@ -74,6 +74,19 @@ def test_mistakes_in_tasks_and_ids() -> None:
         make_env({"suite": "gym", "id": "CartPol-v1"}, num_envs=1, workers=1)
 
 
+def test_what_always_draws_needs_a_graphics_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dm_control")
+
+    def none() -> str:
+        raise ValueError("nothing can draw")
+
+    monkeypatch.setattr(make_module.gl, "choose_backend", none)
+    settings = {"suite": "dmc", "observe": "state", "task": "quadruped-escape"}
+    with pytest.raises(ValueError, match="nothing can draw"):
+        make_module.check_settings(settings)
+    make_module.check_settings({**settings, "task": "quadruped-walk"})
+
+
 def test_dm_control_from_settings() -> None:
     pytest.importorskip("dm_control")
     settings = {"suite": "dmc", "task": "walker-walk", "observe": "state", "action_repeat": 3}

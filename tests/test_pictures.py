@@ -14,7 +14,7 @@ from PIL import Image
 from envs.experience import Finished
 from envs.scores import ACHIEVEMENTS
 from runners.charts import Line, line_chart, unlock_bars
-from runners.drawing import BLUE, fitted, font, heat, rgb, value_range
+from runners.drawing import BLUE, fitted, font, heat, value_range
 from runners.errors import UserError
 from runners.media import encode_apng, encode_gif, encode_mp4
 from runners.pictures import GAP, MARK, TITLE, dream_grid, error_map, panels
@@ -129,12 +129,6 @@ def test_large_pictures_are_not_enlarged() -> None:
     assert width == 2 * MARGIN + 4 * (210 + 2 * MARK + GAP) - GAP
     grid = dream_grid(large[None], 1, returns=np.zeros((1, 1)), ended=np.zeros((1, 1), bool))
     assert grid.shape[1] == HEAD + TITLE + 100 + 2 * MARK + 4 + GAP
-
-
-def test_pictures_of_any_channels_have_three() -> None:
-    four = clip_of(0)[..., [0, 1, 2, 0]]
-    np.testing.assert_array_equal(rgb(four), four[..., :3])
-    np.testing.assert_array_equal(rgb(four[..., :1]), four[..., [0, 0, 0]])
 
 
 def test_words_are_cut_to_fit_but_not_their_end() -> None:

@@ -206,6 +206,9 @@ def test_damage_is_told(tmp_path: Path) -> None:
         for opening in (open_store, Store.read):
             with pytest.raises(UserError, match=r"manifest\.json"):
                 opening(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest.replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match="another version .*format 1, .*reads 2.*trained anew"):
+        Store.read(tmp_path)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json is missing"):
         open_store(tmp_path)
