@@ -7,6 +7,8 @@ import difflib
 import functools
 import importlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +34,8 @@ class GymGame:
     has ended. `info` is ignored.
 
     Raises ValueError, in one line, for an id that is not known, a package that is missing, spaces
-    that cannot be learned from, and rewards that are not finite.
+    that cannot be learned from, and rewards that are not finite; and with file and line, what the
+    environment itself raises as ValueError in a step or a reset.
     """
 
     def __init__(self, env_id: str) -> None:
@@ -48,12 +51,15 @@ class GymGame:
 
     def reset(self, seed: int) -> Obs:
         self._steps = 0
-        obs, _ = self._env.reset(seed=seed)
+        with self._inside("reset"):
+            obs, _ = self._env.reset(seed=seed)
         return self._observations(obs)
 
     def step(self, act: np.ndarray) -> Outcome:
         self._steps += 1
-        obs, rew, terminated, truncated, _ = self._env.step(self._actions(act))
+        action = self._actions(act)
+        with self._inside(f"step {self._steps} of an episode"):
+            obs, rew, terminated, truncated, _ = self._env.step(action)
         # Replay keeps rewards in float32, where large ones are no longer finite.
         if not abs(float(rew)) <= MOST_REWARD:
             raise ValueError(
@@ -71,6 +77,31 @@ class GymGame:
 
     def close(self) -> None:
         self._env.close()
+
+    @contextlib.contextmanager
+    def _inside(self, where: str) -> Iterator[None]:
+        """Says of a ValueError that it came from the environment's own code, and from which line.
+
+        Alone it would read as if an observation or a setting were at fault.
+        """
+        try:
+            yield
+        except ValueError as error:
+            words = f"the environment raised ValueError in {where}, {_line_of(error)}: {error}"
+            raise ValueError(words) from error
+
+
+def _line_of(error: ValueError) -> str:
+    """File and line of the innermost code that is no library's, or of all where it is all one's."""
+    libraries = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if frame.filename != __file__ and not frame.filename.startswith(libraries)
+    ]
+    innermost = (own or frames)[-1]
+    return f"{innermost.filename}:{innermost.lineno}"
 
 
 def make_gym(env_id: str) -> gymnasium.Env[Any, Any]:

@@ -46,6 +46,12 @@ class Endless(Maze):
     def see(self):
         return {"all": self.x}
 
+class Broken(Maze):
+    def step(self, action):
+        if self.x == 3:
+            return np.stack([np.zeros(2), np.zeros(3)])  # the line at fault
+        return super().step([1, 0])
+
 class Wrong(Maze):
     def see(self):
         return {"door": 2, "place": np.array([self.x], np.float32)}
@@ -154,6 +160,10 @@ def test_workers_find_the_working_folder_too(folder: Path) -> None:
         (["pong"], "did you mean: env=atari env.game=pong"),
         (["crafter"], "did you mean: env=crafter"),
         (["CartPole-v1", "step=3"], "there is no setting 'step'"),
+        (
+            ["mazes:Broken"],
+            r"raised ValueError in step 2 of an episode, .*mazes.py:34: all input arrays must",
+        ),
         (["mazes:Endless"], "observation 'all' is one of 1000000 categories"),
     ],
 )
