@@ -104,9 +104,10 @@ class Forgetful(Counting):
     made = 0
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, *rest = super().step(action)
+        _, rew, end, trunc, info = super().step(action)
         Forgetful.made += 1
-        return np.array([0.0, Forgetful.made if Forgetful.made % 12 == 11 else 0.0]), *rest
+        obs = np.array([0.0, Forgetful.made if Forgetful.made % 12 == 11 else 0.0])
+        return obs, rew, end, trunc, info
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)

@@ -80,7 +80,7 @@ def test_what_always_draws_needs_a_graphics_library(monkeypatch: pytest.MonkeyPa
     def none() -> str:
         raise ValueError("nothing can draw")
 
-    monkeypatch.setattr(make_module.gl, "choose_backend", none)
+    monkeypatch.setattr("envs.gl.choose_backend", none)
     settings = {"suite": "dmc", "observe": "state", "task": "quadruped-escape"}
     with pytest.raises(ValueError, match="nothing can draw"):
         make_module.check_settings(settings)
