@@ -103,8 +103,8 @@ def core_tails(x: Tensor, size: int) -> Grid:
 def spread(x: Tensor, size: int) -> Grid:
     """Fine around the median of each dimension and ever coarser outwards: even in asinh units.
 
-    The unit is the dimension's standard deviation. With 125 values they are 0.09 of it apart at
-    the median, three times as much at three of them, and reach to 100, or farther where the data
+    The unit is the dimension's standard deviation. With 401 values they are 0.02 of it apart at
+    the median, three times as much at three of them, and reach to 30, or farther where the data
     is: what the agent has not reached yet is not cut off. The median is a value, hence a constant,
     too. Raises ValueError for an even number.
     """
@@ -115,7 +115,7 @@ def spread(x: Tensor, size: int) -> Grid:
     # Rare peaks make a range wide and say little of the rest.
     unit = x.std(0, correction=0).maximum(0.05 * extent)
     unit = torch.where(x.amax(0) > x.amin(0), unit, extent / 2)
-    far = ((x - center).abs().amax(0) / unit * 1.5).clamp_min(100).asinh()
+    far = ((x - center).abs().amax(0) / unit * 1.5).clamp_min(30).asinh()
     side = size // 2
     place = torch.arange(-side, side + 1, dtype=torch.float64) / side
     return _nearest(_with_few(center[:, None] + unit[:, None] * (far[:, None] * place).sinh(), x))
