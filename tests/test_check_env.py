@@ -76,12 +76,12 @@ def test_cart_pole(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "gym (CartPole-v1) shows"
     assert lines[1].startswith("  vector of 4, seen -")
     assert lines[2:8] == [
-        "    -> 4 tokens of 125 codes, by agent.vectors.kind=bins",
+        "    -> 4 tokens of 401 codes, by agent.vectors.kind=bins",
         "and is acted on by",
         "  one of 2",
         "    -> the policy draws one of them, from 2 outputs",
         "    -> the world model is told which one, in 1 position",
-        "agent state_tokens: 4 tokens a frame, 125 codes in all",
+        "agent state_tokens: 4 tokens a frame, 401 codes in all",
     ]
     assert lines[-2:] == [
         "seeds repeat a game exactly",
@@ -130,7 +130,7 @@ def test_an_environment_of_the_working_folder(
         "  door: 1 choice of 2, seen 0 to 1",
         "    -> 1 token of 2 codes, as they are",
         "  place: vector of 1, seen 0 to 4",
-        "    -> 1 token of 125 codes, by agent.vectors.kind=bins",
+        "    -> 1 token of 401 codes, by agent.vectors.kind=bins",
     ]
     assert "from 5 outputs" in lines[7] and lines[8].endswith("form=tokens, in 2 positions")
 
