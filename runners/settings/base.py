@@ -15,7 +15,8 @@ Key = tuple[str, ...]
 class Settings(BaseModel):
     """A group of settings. Each field has a default, a type with its range, and a sentence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Most commands validate few of all classes: what checks them is built when it is needed.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 @dataclass(frozen=True)
