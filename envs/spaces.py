@@ -31,8 +31,8 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Vector:
-    """`size` finite numbers of float32, in whatever unit the simulator has them."""
+class _Numbers:
+    """Arrays of `size` numbers float32."""
 
     size: int
     dtype = np.dtype(np.float32)
@@ -43,8 +43,8 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Categories:
-    """One choice out of each of `sizes`: whole numbers int64 from 0, without an order."""
+class _Choices:
+    """Arrays of whole numbers int64, the i-th below sizes[i]."""
 
     sizes: tuple[int, ...]
     dtype = np.dtype(np.int64)
@@ -52,6 +52,14 @@ class Categories:
     @property
     def shape(self) -> tuple[int]:
         return (len(self.sizes),)
+
+
+class Vector(_Numbers):
+    """`size` finite numbers of float32, in whatever unit the simulator has them."""
+
+
+class Categories(_Choices):
+    """One choice out of each of `sizes`: whole numbers int64 from 0, without an order."""
 
 
 ObsSpace = Image | Vector | Categories
@@ -73,28 +81,12 @@ class Discrete:
         return ()
 
 
-@dataclass(frozen=True)
-class Continuous:
+class Continuous(_Numbers):
     """Actions of `size` numbers float32 in [-1,1]; the game rescales them to its true bounds."""
 
-    size: int
-    dtype = np.dtype(np.float32)
 
-    @property
-    def shape(self) -> tuple[int]:
-        return (self.size,)
-
-
-@dataclass(frozen=True)
-class MultiDiscrete:
+class MultiDiscrete(_Choices):
     """Several choices at once, the i-th out of `sizes[i]`; switches are choices out of two."""
-
-    sizes: tuple[int, ...]
-    dtype = np.dtype(np.int64)
-
-    @property
-    def shape(self) -> tuple[int]:
-        return (len(self.sizes),)
 
 
 ActSpace = Discrete | Continuous | MultiDiscrete
