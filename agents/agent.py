@@ -25,8 +25,7 @@ from agents.protocols import (
 )
 from agents.returns import alive, lambda_returns
 from envs.spaces import Obs
-from envs.trees import each
-from worldmodels.batch import Batch, at
+from worldmodels.batch import Batch, at, stretch
 from worldmodels.nets.conv import largest_map
 from worldmodels.protocols import Loss, State
 from worldmodels.tokenizers.entries import Several, Whole
@@ -120,7 +119,7 @@ class Agent(nn.Module):
         return carry[: self.view.carries], carry[self.view.carries :]
 
     def _judge(self, x: Obs, carry: Carry) -> tuple[Tensor, Tensor, Carry]:
-        decision, carry = self.actor_critic(each(lambda one: one[:, None], x), carry)
+        decision, carry = self.actor_critic(stretch(x), carry)
         value = self.actor_critic.value.predict(decision.critic)
         return decision.actor[:, 0].float(), value[:, 0], carry
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agents.protocols import ActionHead, ActorCritic, Carry, Kept, PolicyGradient, View
 from envs.spaces import Obs
-from envs.trees import each
+from worldmodels.batch import stacked, stretch
 from worldmodels.protocols import State
 from worldmodels.world_model import WorldModel
 
@@ -52,7 +52,7 @@ def imagine(
     """
     seen, acts, rews, ends, kept = [x], [], [], [], []
     for _ in range(horizon):
-        decision, carry = actor_critic(each(lambda one: one[:, None], seen[-1]), carry)
+        decision, carry = actor_critic(stretch(seen[-1]), carry)
         act = head.sample(decision.actor[:, 0])
         kept.append(gradient.watch(actor_critic, state, act, carry))
         state, prediction = world_model.imagine(state, act)
@@ -60,7 +60,5 @@ def imagine(
         acts.append(act)
         rews.append(prediction.rew)
         ends.append(prediction.end)
-    x, act, rew, end = (
-        each(lambda *xs: torch.stack(xs, 1), *xs) for xs in (seen, acts, rews, ends)
-    )
-    return Rollout(x, act, rew, end, tuple(torch.stack(xs, 1) for xs in zip(*kept, strict=True)))
+    x, act, rew, end = (stacked(xs) for xs in (seen, acts, rews, ends))
+    return Rollout(x, act, rew, end, tuple(stacked(xs) for xs in zip(*kept, strict=True)))

@@ -17,8 +17,8 @@ from envs.trees import Tree, each, leaves
 from runners.frame_errors import Measure, measure_of
 from runners.hardware import Hardware
 from runners.recorded import clock_of
-from runners.rollout import shown, stacked
-from worldmodels.batch import Batch, at
+from runners.rollout import shown
+from worldmodels.batch import Batch, at, stacked
 from worldmodels.diffusion.objective import token_nll
 from worldmodels.dynamics.autoregressive import Autoregressive
 from worldmodels.dynamics.diffusion import Diffusion

@@ -15,7 +15,7 @@ from agents.agent import Agent
 from envs.experience import EnvSpec
 from runners.ablation_measures import Dreamed, Known, dreamed, known
 from runners.hardware import Hardware, open_hardware
-from runners.opening import agent_to_train, new_agent, open_env
+from runners.opening import agent_to_train, new_agent
 from runners.recorded import Course, Games, clock_of, open_course, phase_of
 from runners.rollout import undisturbed
 from runners.settings.ablations import Plan, Row
@@ -63,13 +63,11 @@ def run_trials(plan: Plan, games: Games, options: AblateOptions) -> Iterator[Tri
     """Train and measure the rows, seed by seed; rows with the same training one after the other."""
     first = plan.rows[0].config
     hardware = open_hardware(first.device, first.precision, first.threads)
-    env = open_env(first, num_envs=1, workers=0, training=False)
-    env.close()
     with open_course(first, games) as course:
         for seed in range(options.seeds):
-            lesson = learn_tokens(_seeded(first, seed), env.spec, hardware, course, options)
+            lesson = learn_tokens(_seeded(first, seed), games.spec, hardware, course, options)
             for group in plan.trainings():
-                yield from _trials(group, seed, lesson, env.spec, hardware, course, games)
+                yield from _trials(group, seed, lesson, games.spec, hardware, course, games)
 
 
 def learn_tokens(

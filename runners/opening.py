@@ -41,6 +41,13 @@ def open_env(config: Config, *, num_envs: int, workers: int, training: bool) -> 
         raise UserError(str(error)) from error
 
 
+def spec_of(config: Config) -> EnvSpec:
+    """What the environment of the settings shows and accepts; raises UserError as `open_env`."""
+    env = open_env(config, num_envs=1, workers=0, training=False)
+    env.close()
+    return env.spec
+
+
 def new_agent(config: Config, spec: EnvSpec, hardware: Hardware) -> Agent:
     """An untrained agent; seeds torch's global generator, from which its weights come.
 
@@ -78,9 +85,7 @@ def load_agent(run_dir: Path, checkpoint: str = "last", device: str = "auto") ->
     if folder is None:
         raise UserError(f"run {run_dir} has no {checkpoint} checkpoint")
     hardware = open_hardware(device, config.precision, config.threads)
-    env = open_env(config, num_envs=1, workers=0, training=False)
-    env.close()
-    agent = new_agent(config, env.spec, hardware)
+    agent = new_agent(config, spec_of(config), hardware)
     state = load(folder)
     load_weights(agent, state["model"], folder)
     return LoadedRun(agent, config, hardware, state["position"]["steps"], folder)

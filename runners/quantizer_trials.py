@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runners.hardware import Hardware, open_hardware
-from runners.opening import agent_to_train, open_env
+from runners.opening import agent_to_train
 from runners.recorded import Course, Games, clock_of, open_course, phase_of
 from runners.settings.config import Config
 from worldmodels.batch import Batch
@@ -75,9 +75,7 @@ def run_trials(configs: Sequence[Config], games: Games, updates: int) -> Iterato
 
 
 def _trial(config: Config, games: Games, course: Course, hardware: Hardware, updates: int) -> Trial:
-    env = open_env(config, num_envs=1, workers=0, training=False)
-    env.close()
-    agent = agent_to_train(config, env.spec, hardware)
+    agent = agent_to_train(config, games.spec, hardware)
     phase = phase_of(config, agent.learners()[0], hardware)
     late = int(LATE * updates)
     metrics: dict[str, Tensor] = {}

@@ -78,16 +78,15 @@ def main(configs: Sequence[Config], options: QuantizerOptions, command: Sequence
     Raises UserError where the folder cannot be made, the environment shows no picture, or not one
     alone, or all held-out games are too short.
     """
-    from runners.opening import open_env
+    from runners.opening import spec_of
     from runners.quantizer_trials import CHAIN, run_trials
     from runners.recorded import record
 
-    env = open_env(configs[0], num_envs=1, workers=0, training=False)
-    env.close()
-    if not isinstance(env.spec.obs, Image):
+    shown = spec_of(configs[0]).obs
+    if not isinstance(shown, Image):
         raise UserError(
             f"quantizers compares tokenizers of pictures; {place(configs[0])} shows: "
-            f"{describe(env.spec.obs)}"
+            f"{describe(shown)}"
         )
 
     out = folder_for_output(options.out)

@@ -19,7 +19,7 @@ from agents.protocols import ActionHead
 from envs.experience import Segment
 from envs.spaces import Obs
 from envs.trees import Tree, each
-from worldmodels.batch import Batch, at
+from worldmodels.batch import Batch, at, stacked
 from worldmodels.protocols import Prev, State
 from worldmodels.world_model import WorldModel
 
@@ -232,11 +232,6 @@ def shown(world_model: WorldModel, obs: Obs, act: Tensor, state: State) -> Obs:
     obs, act: the frame before, and what was done there.
     """
     return world_model.draw(obs, act, state.tokens) if state.obs is None else state.obs
-
-
-def stacked(frames: Sequence[Obs]) -> Obs:
-    """Frames (B,*O), one after the other, as (B,T,*O)."""
-    return each(lambda *x: torch.stack(x, 1), *frames)
 
 
 def _after_real(seen: Obs, frames: Sequence[Obs]) -> Obs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -72,6 +72,16 @@ def at(obs: Obs, which: Any) -> Obs:
     return each(lambda x: x[:, which], obs)
 
 
+def stretch(obs: Obs) -> Obs:
+    """Frames (B,*O) as stretches of a single one, (B,1,*O)."""
+    return each(lambda x: x[:, None], obs)
+
+
+def stacked(frames: Sequence[Obs]) -> Obs:
+    """Frames (B,*O), one after the other, as (B,T,*O)."""
+    return each(lambda *x: torch.stack(x, 1), *frames)
+
+
 def played(obs: Obs, act: Tensor, valid: Tensor) -> Batch:
     """Windows of which no reward or end is known: frames (B,T+1,*O), actions, valid (B,T)."""
     none = torch.zeros_like(valid)
@@ -82,4 +92,4 @@ def single(obs: Obs) -> Batch:
     """Frames (B,*O) as windows of no step, whose actions are said to be single choices."""
     some = leaves(obs)[0]
     none = torch.zeros(len(some), 0, dtype=torch.int64, device=some.device)
-    return played(each(lambda x: x[:, None], obs), none, none.bool())
+    return played(stretch(obs), none, none.bool())

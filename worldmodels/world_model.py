@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.spaces import Obs
-from envs.trees import each
-from worldmodels.batch import Batch, at
+from worldmodels.batch import Batch, at, stretch
 from worldmodels.protocols import (
     Dynamics,
     Foreseeing,
@@ -105,5 +104,5 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def draw(self, obs: Obs, act: Tensor, tokens: Tensor) -> Obs:
         """The frame (B,*O) of tokens (B,K), after acting (B,) at a frame."""
-        prev = Prev(each(lambda x: x[:, None], obs), act[:, None])
+        prev = Prev(stretch(obs), act[:, None])
         return at(self.tokenizer.decode(prev, tokens[:, None]), 0)
