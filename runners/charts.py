@@ -96,8 +96,7 @@ def line_chart(
     for tick in _ticks(low, high):
         at_tick = float(up(np.array(tick)))
         plot.level(at_tick)
-        words = f"{tick:.3g}" if abs(tick) < 1000 else f"{tick:,.0f}"
-        text(draw, (left - 8, top + height * (1 - at_tick)), words, 12, FAINT, "rm")
+        text(draw, (left - 8, top + height * (1 - at_tick)), _short(tick), 12, FAINT, "rm")
     at = _along(x, x)
     for line in lines:
         plot.band(at, up(line.low), up(line.high), line.colour)
@@ -115,6 +114,10 @@ def line_chart(
     if marks is not None:
         _list_beside(draw, marks, box, (low, high), x)
     return np.asarray(page)
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def _name_x(

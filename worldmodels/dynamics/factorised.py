@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from worldmodels.batch import Batch
-from worldmodels.dynamics.one_transformer import OneTransformer
-from worldmodels.dynamics.scores import among, foresee, predict, step_loss
-from worldmodels.dynamics.sequence import Memory, embed, with_room
+from worldmodels.dynamics.one_pass import OnePass
+from worldmodels.dynamics.scores import step_loss
+from worldmodels.dynamics.sequence import embed
 from worldmodels.nets.conv import largest_map
-from worldmodels.nets.heads import sample
-from worldmodels.nets.transformer import Cache
-from worldmodels.protocols import Loss, Outlook, Prediction
+from worldmodels.protocols import Loss
 
 
-class Factorised(OneTransformer):
+class Factorised(OnePass):
     """Scores and samples the tokens of a step by one head, and its reward and end.
 
     Given the past, tokens are independent of each other, as the categories of STORM (Zhang et al.
@@ -61,36 +58,10 @@ class Factorised(OneTransformer):
         logits: Tensor = self.token_head(feats)
         return logits.unflatten(-1, (self.layout.tokens, -1))
 
-    def step(
-        self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
-    ) -> tuple[Memory, Prediction]:
-        """One pass over what is pending and the action; nothing waits for the host."""
-        cache, x = self._acted(memory, act)
-        cache, feats = self.net.extend(cache, x)
-        said = self._said(feats, known)
-        prediction = predict(
-            sample(said["logits"]) if tokens is None else tokens, **said, reward=self.reward
-        )
-        answer = self.layout.answer(prediction.tokens).to(x.dtype)
-        return Memory(cache, answer, memory.obs, prediction.tokens), prediction
+    def queries(self, rows: int) -> Tensor:
+        """None: the action's own position is asked."""
+        return self.net.position.weight.new_zeros(rows, 0, self.width)
 
-    def outlook(self, memory: Memory, act: Tensor, known: Tensor | None = None) -> Outlook:
-        """What `step` would say, with gradients to the action; the memory stays as it is."""
-        said = self._said(self.net.peek(*self._acted(memory, act)), known)
-        return foresee(**said, reward=self.reward)
-
-    def _acted(self, memory: Memory, act: Tensor) -> tuple[Cache, Tensor]:
-        """The cache, and what is to be fed to it: what is pending, and the action."""
-        layout = self.layout
-        needed = memory.pending.shape[1] + layout.act_size
-        cache, pending = with_room(self.net, layout, memory, needed)
-        return cache, torch.cat((pending, layout.act(act).to(pending.dtype)), 1)
-
-    def _said(self, feats: Tensor, known: Tensor | None) -> dict[str, Tensor]:
-        """What the heads say of the last of features (B,L,D)."""
-        ask = feats[:, -1]
-        return {
-            "logits": among(known, self._logits(ask).float()),
-            "rew_logits": self.reward_head(ask),
-            "end_logits": self.end_head(ask),
-        }
+    def logits(self, feats: Tensor) -> Tensor:
+        """(B,K,V) of features (B,1,D)."""
+        return self._logits(feats[:, 0])

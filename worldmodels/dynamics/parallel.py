@@ -6,23 +6,20 @@ episode, N = L + T * K with the queries woven in.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worldmodels.batch import Batch
-from worldmodels.dynamics.one_transformer import OneTransformer
-from worldmodels.dynamics.scores import among, foresee, predict, step_loss
-from worldmodels.dynamics.sequence import Memory, embed, with_room
+from worldmodels.dynamics.one_pass import OnePass
+from worldmodels.dynamics.scores import step_loss
+from worldmodels.dynamics.sequence import embed
 from worldmodels.nets.conv import largest_map
-from worldmodels.nets.heads import sample
-from worldmodels.nets.transformer import Cache
-from worldmodels.protocols import Layout, Loss, Outlook, Prediction
+from worldmodels.protocols import Layout, Loss
 
 
-class Parallel(OneTransformer):
+class Parallel(OnePass):
     """Scores and samples the tokens of a step in one pass, and its reward and end.
 
     Parallel observation prediction (REM: Cohen et al. 2024, arXiv 2402.05643) with attention in
@@ -78,46 +75,14 @@ class Parallel(OneTransformer):
         feats = feats[:, layout.root_size :].unflatten(1, (steps, -1))
         return feats[:, :, layout.act_size - 1 : layout.act_size + layout.tokens]
 
-    def step(
-        self, memory: Memory, act: Tensor, tokens: Tensor | None, known: Tensor | None = None
-    ) -> tuple[Memory, Prediction]:
-        """One transformer pass over what is pending, the action, and the queries.
+    def queries(self, rows: int) -> Tensor:
+        """(B,K,D): one for each token."""
+        return self.query.weight.expand(rows, -1, -1)
 
-        Nothing waits for the host. The tokens, sampled or given, are pending after it.
-        """
-        layout = self.layout
-        cache, x = self._asked(memory, act)
-        cache, feats = self.net.extend(cache, x)
-        said = self._said(feats, known)
-        prediction = predict(
-            sample(said["logits"]) if tokens is None else tokens, **said, reward=self.reward
-        )
-        # Queries are no part of the past: the next positions are written over theirs.
-        cache = replace(cache, filled=cache.filled - layout.tokens)
-        answer = layout.answer(prediction.tokens).to(x.dtype)
-        return Memory(cache, answer, memory.obs, prediction.tokens), prediction
-
-    def outlook(self, memory: Memory, act: Tensor, known: Tensor | None = None) -> Outlook:
-        """What `step` would say, with gradients to the action; the memory stays as it is."""
-        said = self._said(self.net.peek(*self._asked(memory, act)), known)
-        return foresee(**said, reward=self.reward)
-
-    def _asked(self, memory: Memory, act: Tensor) -> tuple[Cache, Tensor]:
-        """The cache, and what is to be fed to it: what is pending, the action, the queries."""
-        layout = self.layout
-        needed = memory.pending.shape[1] + layout.act_size + layout.tokens
-        cache, pending = with_room(self.net, layout, memory, needed)
-        pieces = (pending, layout.act(act), self.query.weight.expand(len(act), -1, -1))
-        return cache, torch.cat([p.to(pending.dtype) for p in pieces], 1)
-
-    def _said(self, feats: Tensor, known: Tensor | None) -> dict[str, Tensor]:
-        """What the heads say of features (B,L,D), the last of which are the action's, queries'."""
-        feats = feats[:, -1 - self.layout.tokens :]
-        return {
-            "logits": among(known, self.token_head(feats[:, 1:]).float()),
-            "rew_logits": self.reward_head(feats[:, 0]),
-            "end_logits": self.end_head(feats[:, 0]),
-        }
+    def logits(self, feats: Tensor) -> Tensor:
+        """(B,K,V) of features (B,1+K,D)."""
+        logits: Tensor = self.token_head(feats[:, 1:])
+        return logits
 
 
 def weave(layout: Layout, x: Tensor, queries: Tensor) -> Tensor:
