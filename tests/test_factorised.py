@@ -16,6 +16,9 @@ LEFT = [(0, 7, 0), (1, 6, 0), (2, 5, 0), (3, 4, 0)]
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
 everywhere = pytest.mark.parametrize("layout", LAYOUTS)
+each = pytest.mark.parametrize(
+    ("layout", "near"), [*((layout, 0) for layout in LAYOUTS), ("packed", 3), ("token", 20)]
+)
 
 
 def world(layout: str, *words: str) -> tuple[WorldModel, Factorised]:

@@ -251,6 +251,12 @@ def _transformer(config: Config) -> Iterator[str]:
             "tokens no position of their own, and only agent.dynamics.kind=factorised needs none"
         )
     if isinstance(layout, FrameLayoutSettings):
+        if isinstance(dynamics, FactorisedSettings) and dynamics.near:
+            yield (
+                f"agent.dynamics.near={dynamics.near} with agent.dynamics.layout.kind="
+                f"{layout.kind}: its tokens may tell changes already; 0, or layout.kind=packed or "
+                "token, whose tokens show whole frames"
+            )
         embedded = layout.grid**2 * layout.latent
         if layout.grid == int(layout.grid) and embedded != dynamics.width:
             yield (

@@ -26,6 +26,11 @@ class FactorisedSettings(TransformerSettings):
     """A causal transformer that writes all tokens of a step at once, from one position."""
 
     kind: Literal["factorised"] = Field("factorised", description="which dynamics model")
+    near: int = Field(
+        0,
+        ge=0,
+        description="tokens are scored also by how far they are from those now, up to so many ids",
+    )
 
 
 DYNAMICS: dict[str, type[DynamicsSettings]] = {

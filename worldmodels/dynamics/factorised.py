@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from worldmodels.batch import Batch
 from worldmodels.dynamics.one_pass import OnePass
-from worldmodels.dynamics.scores import step_loss
-from worldmodels.dynamics.sequence import embed
+from worldmodels.dynamics.scores import head, step_loss
+from worldmodels.dynamics.sequence import Memory, embed
 from worldmodels.nets.conv import largest_map
 from worldmodels.protocols import Loss
 
@@ -21,12 +22,22 @@ class Factorised(OnePass):
     2023, arXiv 2310.09615) and DreamerV3 are, and as those of `Parallel`, which asks at a query
     for each. Over a `PackedLayout` a step has two positions, however many tokens.
 
-    Arguments as for OneTransformer; `vocab` is the number of tokens.
+    With `near` > 0 a token's logit is the sum of one for what it is and, up to `near` ids from the
+    token in its place now, of one for how far it is from that. Ours: where ids are places on a
+    grid, as those of `Bins`, the same change is then learned once for all places, as Delta-IRIS
+    learns it of pictures, though tokens stay absolute. Tokens must show whole frames for that.
+
+    Other arguments as for OneTransformer; `vocab` is the number of tokens. Raises ValueError for
+    `near` with tokens of changes.
     """
 
-    def __init__(self, *, vocab: int, **arguments: Any) -> None:
+    def __init__(self, *, vocab: int, near: int, **arguments: Any) -> None:
         super().__init__(**arguments)
-        tokens = self.layout.tokens
+        if near and not self.layout.whole:
+            raise ValueError("agent.dynamics.near: tokens of this layout tell changes already")
+        tokens, self.near = self.layout.tokens, near
+        if near:
+            self.near_head = head(self.width, tokens * (2 * near + 1))
         self.add_heads(tokens * vocab)
         # A frame's pixels, its logits, or its positions in a block's MLP or in attention.
         sequence = self.layout.stride * max(4 * self.width, self.net.heads * self.net.capacity)
@@ -38,7 +49,7 @@ class Factorised(OnePass):
         return step_loss(
             batch,
             tokens[:, 1:],
-            logits=self._logits(feats),
+            logits=self._logits(feats, tokens[:, :-1]),
             rew_logits=self.reward_head(feats),
             end_logits=self.end_head(feats),
             reward=self.reward,
@@ -53,15 +64,21 @@ class Factorised(OnePass):
         feats = self.net(x, visible)[:, layout.root_size :]
         return feats[:, layout.act_size - 1 :: layout.stride]
 
-    def _logits(self, feats: Tensor) -> Tensor:
-        """(...,K,V) of features (...,D)."""
-        logits: Tensor = self.token_head(feats)
-        return logits.unflatten(-1, (self.layout.tokens, -1))
+    def _logits(self, feats: Tensor, now: Tensor) -> Tensor:
+        """(...,K,V) of features (...,D) and the tokens (...,K) before the step."""
+        logits: Tensor = self.token_head(feats).unflatten(-1, (self.layout.tokens, -1))
+        if not self.near:
+            return logits
+        offsets = self.near_head(feats).unflatten(-1, (self.layout.tokens, -1))
+        # With room on both sides for what leads beyond the first id and the last.
+        wide = offsets.new_zeros(*now.shape, logits.shape[-1] + 2 * self.near)
+        places = now[..., None] + torch.arange(offsets.shape[-1], device=now.device)
+        return logits + wide.scatter(-1, places, offsets)[..., self.near : -self.near]
 
     def queries(self, rows: int) -> Tensor:
         """None: the action's own position is asked."""
         return self.net.position.weight.new_zeros(rows, 0, self.width)
 
-    def logits(self, feats: Tensor) -> Tensor:
+    def logits(self, feats: Tensor, memory: Memory) -> Tensor:
         """(B,K,V) of features (B,1,D)."""
-        return self._logits(feats[:, 0])
+        return self._logits(feats[:, 0], memory.tokens)
