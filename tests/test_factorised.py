@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
+from runners.errors import UserError
 from tests.layouts import described, truth
 from tests.nets import cut, gradients, heard, no_waiting, scored, scribble, small_agent, windows
 from worldmodels.dynamics.factorised import Factorised
@@ -16,9 +19,6 @@ LEFT = [(0, 7, 0), (1, 6, 0), (2, 5, 0), (3, 4, 0)]
 PADDED = [(0, 4, 3), (3, 4, 0), (0, 7, 0), (5, 2, 0), (2, 1, 4), (7, 0, 0)]
 
 everywhere = pytest.mark.parametrize("layout", LAYOUTS)
-each = pytest.mark.parametrize(
-    ("layout", "near"), [*((layout, 0) for layout in LAYOUTS), ("packed", 3), ("token", 20)]
-)
 
 
 def world(layout: str, *words: str) -> tuple[WorldModel, Factorised]:
@@ -46,6 +46,37 @@ def test_imagination_of_the_truth_retraces_what_loss_trains(layout: str, context
     for name in ("token_head", "reward_head", "end_head"):
         got = torch.stack(said[name], 1)
         torch.testing.assert_close(got, trained[name][:, context:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("layout", "near"), [("packed", 3), ("token", 15), ("packed", 20)])
+def test_near_tokens_are_scored_by_how_far_they_are_from_those_now(layout: str, near: int) -> None:
+    _, net = world(layout, f"agent.dynamics.near={near}")
+    batch = windows(LEFT)
+    tokens = truth(batch)
+    feats = net._features(batch, tokens)
+    trained = net._logits(feats, tokens[:, :-1])
+    alone = net.token_head(feats).unflatten(-1, (4, 16))
+    offsets = net.near_head(feats).unflatten(-1, (4, 2 * near + 1))
+    for row, t, k, v in itertools.product(range(4), range(7), range(4), range(16)):
+        away = v - int(tokens[row, t, k])
+        expected = alone[row, t, k, v]
+        if abs(away) <= near:
+            expected = expected + offsets[row, t, k, away + near]
+        torch.testing.assert_close(trained[row, t, k, v], expected)
+    assert offsets.std() > 0.1
+
+    memory = net.start(cut(batch, slice(None), slice(0, 5)), tokens[:, :6])
+    for t in range(5, 7):
+        told = net.outlook(memory, batch.act[:, t])
+        memory, prediction = net.step(memory, batch.act[:, t], tokens[:, t + 1])
+        torch.testing.assert_close(prediction.logits, trained[:, t], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(told.logits, prediction.logits)
+        memory = net.see(memory, None, tokens[:, t + 1])
+
+
+def test_near_tokens_need_tokens_of_whole_frames() -> None:
+    with pytest.raises(UserError, match=r"agent\.dynamics\.near=3 with .*layout\.kind=delta"):
+        world("delta", "agent.dynamics.near=3")
 
 
 @everywhere
