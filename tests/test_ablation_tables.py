@@ -177,7 +177,7 @@ def test_a_wrong_table_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     write(text, tmp_path, monkeypatch)
-    assert tables() == ["diffusion", "mine"]
+    assert tables() == ["diffusion", "mine", "numbers"]
     with pytest.raises(UserError, match=said):
         plan(read_table("mine"), (), TINY)
 
