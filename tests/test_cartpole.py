@@ -12,11 +12,11 @@ from runners.evaluate import play
 from runners.settings.load import load
 from tests.runs import HARDWARE, trainer_of
 
-FEW = "device=cpu precision=float32 threads=1 run.steps=2800 run.first_steps=2000 env.workers=0"
+FEW = "device=cpu precision=float32 threads=1 run.steps=2400 run.first_steps=2000 env.workers=0"
 
 
 @pytest.mark.slow
-def test_it_balances_for_longer_than_chance_after_two_epochs_of_learning(tmp_path: Path) -> None:
+def test_it_balances_for_longer_than_chance_after_an_epoch_of_learning(tmp_path: Path) -> None:
     config = load(["env=cartpole", "seed=0", *FEW.split()]).config
     settings = config.env.model_dump()
     trainer = trainer_of(config, tmp_path, make_env(settings, num_envs=8))
