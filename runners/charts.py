@@ -96,7 +96,7 @@ def line_chart(
     for tick in _ticks(low, high):
         at_tick = float(up(np.array(tick)))
         plot.level(at_tick)
-        text(draw, (left - 8, top + height * (1 - at_tick)), _short(tick), 12, FAINT, "rm")
+        text(draw, (left - 8, top + height * (1 - at_tick)), _tick_text(tick), 12, FAINT, "rm")
     at = _along(x, x)
     for line in lines:
         plot.band(at, up(line.low), up(line.high), line.colour)
@@ -116,7 +116,7 @@ def line_chart(
     return np.asarray(page)
 
 
-def _short(number: float) -> str:
+def _tick_text(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 

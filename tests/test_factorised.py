@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from runners.errors import UserError
 from tests.layouts import described, truth
@@ -48,35 +47,44 @@ def test_imagination_of_the_truth_retraces_what_loss_trains(layout: str, context
         torch.testing.assert_close(got, trained[name][:, context:], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("layout", "near"), [("packed", 3), ("token", 15), ("packed", 20)])
-def test_near_tokens_are_scored_by_how_far_they_are_from_those_now(layout: str, near: int) -> None:
-    _, net = world(layout, f"agent.dynamics.near={near}")
-    batch = windows(LEFT)
+@pytest.mark.parametrize(("layout", "most"), [("packed", 3), ("token", 15), ("packed", 20)])
+def test_tokens_are_scored_by_their_offset_from_those_now(layout: str, most: int) -> None:
+    _, net = world(layout, f"agent.dynamics.max_offset={most}")
+    batch = windows(PADDED)
     tokens = truth(batch)
     feats = net._features(batch, tokens)
-    trained = net._logits(feats, tokens[:, :-1])
+    trained = net.logits(feats[..., None, :], tokens[:, :-1])
     alone = net.token_head(feats).unflatten(-1, (4, 16))
-    offsets = net.near_head(feats).unflatten(-1, (4, 2 * near + 1))
-    for row, t, k, v in itertools.product(range(4), range(7), range(4), range(16)):
-        away = v - int(tokens[row, t, k])
-        expected = alone[row, t, k, v]
-        if abs(away) <= near:
-            expected = expected + offsets[row, t, k, away + near]
-        torch.testing.assert_close(trained[row, t, k, v], expected)
+    offsets = net.offset_head(feats).unflatten(-1, (4, 2 * most + 1))
+    away = torch.arange(16) - tokens[:, :-1, :, None]
+    theirs = offsets.gather(-1, (away + most).clamp(0, 2 * most))
+    torch.testing.assert_close(trained, alone + theirs.where(away.abs() <= most, 0))
     assert offsets.std() > 0.1
+    scores = F.cross_entropy(
+        trained[batch.valid].flatten(0, 1), tokens[:, 1:][batch.valid].flatten()
+    )
+    torch.testing.assert_close(net.loss(batch, tokens).parts["obs_ce"], scores)
 
+    batch = windows(LEFT)
+    tokens = truth(batch)
+    trained = net.logits(net._features(batch, tokens)[..., None, :], tokens[:, :-1])
     memory = net.start(cut(batch, slice(None), slice(0, 5)), tokens[:, :6])
     for t in range(5, 7):
         told = net.outlook(memory, batch.act[:, t])
         memory, prediction = net.step(memory, batch.act[:, t], tokens[:, t + 1])
         torch.testing.assert_close(prediction.logits, trained[:, t], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(told.logits, prediction.logits)
+        assert torch.equal(told.logits, prediction.logits)
         memory = net.see(memory, None, tokens[:, t + 1])
 
 
-def test_near_tokens_need_tokens_of_whole_frames() -> None:
-    with pytest.raises(UserError, match=r"agent\.dynamics\.near=3 with .*layout\.kind=delta"):
-        world("delta", "agent.dynamics.near=3")
+def test_offsets_need_tokens_of_whole_frames() -> None:
+    with pytest.raises(UserError, match=r"max_offset=3 with .*layout\.kind=delta.*packed or token"):
+        world("delta", "agent.dynamics.max_offset=3")
+
+
+def test_an_update_is_cut_by_the_scores_of_a_frame() -> None:
+    _, net = world("packed", "agent.dynamics.max_offset=1000")
+    assert net.frame_values == 4 * (16 + 2000)
 
 
 @everywhere
@@ -99,9 +107,11 @@ def test_a_step_depends_on_its_past_and_its_action_and_on_nothing_later(layout: 
         assert not changed[: t + 1].any() and changed[t + 1 :].all()
 
 
-@everywhere
-def test_padding_teaches_nothing(layout: str) -> None:
-    _, net = world(layout)
+@pytest.mark.parametrize(
+    ("layout", "most"), [*((layout, 0) for layout in LAYOUTS), ("packed", 3), ("token", 3)]
+)
+def test_padding_teaches_nothing(layout: str, most: int) -> None:
+    _, net = world(layout, f"agent.dynamics.max_offset={most}")
     batch = windows(PADDED)
     tokens = truth(batch)
     shown = described(layout, batch)[..., None]

@@ -15,14 +15,16 @@ from worldmodels.world_model import WorldModel
 PAST = [(0, 3, 0), (2, 1, 0), (3, 0, 0), (1, 2, 0)]
 # Dynamics with a layout that it has.
 PAIRS = [("factorised", "packed"), ("factorised", "token"), ("parallel", "token")]
-PAIRS += [("parallel", "blind")]
+PAIRS += [("parallel", "blind"), ("offsets", "packed"), ("offsets", "token")]
 
 each_pair = pytest.mark.parametrize(("dynamics", "layout"), PAIRS)
 
 
 def model_of(obs: str, dynamics: str, layout: str, vectors: str = "bins") -> WorldModel:
     """A small world model that is told two numbers."""
-    words = words_of("floats", dynamics, layout, "tokens", vectors)
+    offsets = ("agent.dynamics.max_offset=9",) if dynamics == "offsets" else ()
+    kind = "factorised" if offsets else dynamics
+    words = (*words_of("floats", kind, layout, "tokens", vectors), *offsets)
     return small_agent(*words, spec=spec_of(obs, "floats")).world_model
 
 

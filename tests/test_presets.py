@@ -31,7 +31,7 @@ ENVS = ("atari", "cartpole", "crafter", "dmc_state")
 
 def different() -> list[tuple[str, str, str]]:
     """Agents, environments and sizes, each but those that build the same as one before."""
-    found = {}
+    found: dict[tuple[str, bool], tuple[str, str, str]] = {}
     for agent, env, size in product(names("agent"), ENVS, ("paper", "tiny")):
         config = load([f"agent={agent}", f"env={env}", f"size={size}"]).config.agent
         found.setdefault((config.model_dump_json(), env == "dmc_state"), (agent, env, size))

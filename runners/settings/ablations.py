@@ -24,6 +24,8 @@ STEPS, LAYERS = (*AT, "sampler", "steps"), (*AT, "layers")
 ENTRIES = ("description", "note", "charts", "rows")
 DREAMS = ("sampler", "guidance")
 """Settings of a dynamics that count only when it dreams."""
+UNUSED: Values = {("agent", "behaviour", "gradient", "kind"): Value("reinforce", "table")}
+"""No policy learns here, so that not all dynamics need to say what it asks of them."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _overrules(layers: Sequence[Values], key: Key, text: str) -> bool:
 def _row(words: Sequence[str], layers: Sequence[Values], base: Config) -> Config | str:
     """The settings of a row, or why it is left out."""
     tokens = tokens_of(base.agent.tokenizer)[1]
-    counted = [_counted(layer, tokens) for layer in layers]
+    counted = [UNUSED, *(_counted(layer, tokens) for layer in layers)]
     said = merge(counted)
     steps = str(said[STEPS].raw) if STEPS in said else "1"
     if steps.isdecimal() and int(steps) > tokens:

@@ -251,11 +251,11 @@ def _transformer(config: Config) -> Iterator[str]:
             "tokens no position of their own, and only agent.dynamics.kind=factorised needs none"
         )
     if isinstance(layout, FrameLayoutSettings):
-        if isinstance(dynamics, FactorisedSettings) and dynamics.near:
+        if isinstance(dynamics, FactorisedSettings) and dynamics.max_offset:
             yield (
-                f"agent.dynamics.near={dynamics.near} with agent.dynamics.layout.kind="
-                f"{layout.kind}: its tokens may tell changes already; 0, or layout.kind=packed or "
-                "token, whose tokens show whole frames"
+                f"agent.dynamics.max_offset={dynamics.max_offset} with agent.dynamics.layout.kind="
+                f"{layout.kind}: its tokens may only tell changes; agent.dynamics.max_offset=0, or "
+                "agent.dynamics.layout.kind=packed or token"
             )
         embedded = layout.grid**2 * layout.latent
         if layout.grid == int(layout.grid) and embedded != dynamics.width:

@@ -26,10 +26,11 @@ class FactorisedSettings(TransformerSettings):
     """A causal transformer that writes all tokens of a step at once, from one position."""
 
     kind: Literal["factorised"] = Field("factorised", description="which dynamics model")
-    near: int = Field(
+    max_offset: int = Field(
         0,
         ge=0,
-        description="tokens are scored also by how far they are from those now, up to so many ids",
+        le=1024,
+        description="up to so many ids from the token now, its offset is scored, too; 0 for none",
     )
 
 

@@ -16,14 +16,14 @@ from worldmodels.protocols import Outlook, Prediction
 
 
 class OnePass(OneTransformer):
-    """Steps and looks ahead; queries, and what heads say, are to be added."""
+    """Steps and looks ahead; what the head of tokens says is to be added."""
 
     def queries(self, rows: int) -> Tensor:
-        """(B,Q,D): what is fed after the action, to be asked and then forgotten."""
-        raise NotImplementedError
+        """(B,Q,D): what is fed after the action, to be asked and then forgotten; nothing."""
+        return self.net.position.weight.new_zeros(rows, 0, self.width)
 
-    def logits(self, feats: Tensor, memory: Memory) -> Tensor:
-        """Of the tokens, (B,K,V), by features (B,1+Q,D) of action and queries; memory before it."""
+    def logits(self, feats: Tensor, now: Tensor) -> Tensor:
+        """(B,K,V) from features (B,1+Q,D) of the action and of queries; now (B,K) are present."""
         raise NotImplementedError
 
     def step(
@@ -35,7 +35,7 @@ class OnePass(OneTransformer):
         """
         cache, x, asked = self._asked(memory, act)
         cache, feats = self.net.extend(cache, x)
-        said = self._said(feats[:, -asked:], memory, known)
+        said = self._said(feats[:, -asked:], memory.tokens, known)
         prediction = predict(
             sample(said["logits"]) if tokens is None else tokens, **said, reward=self.reward
         )
@@ -47,7 +47,7 @@ class OnePass(OneTransformer):
     def outlook(self, memory: Memory, act: Tensor, known: Tensor | None = None) -> Outlook:
         """What `step` would say, with gradients to the action; the memory stays as it is."""
         cache, x, asked = self._asked(memory, act)
-        said = self._said(self.net.peek(cache, x)[:, -asked:], memory, known)
+        said = self._said(self.net.peek(cache, x)[:, -asked:], memory.tokens, known)
         return foresee(**said, reward=self.reward)
 
     def _asked(self, memory: Memory, act: Tensor) -> tuple[Cache, Tensor, int]:
@@ -59,10 +59,10 @@ class OnePass(OneTransformer):
         x = torch.cat([piece.to(pending.dtype) for piece in pieces], 1)
         return cache, x, 1 + queries.shape[1]
 
-    def _said(self, feats: Tensor, memory: Memory, known: Tensor | None) -> dict[str, Tensor]:
+    def _said(self, feats: Tensor, now: Tensor, known: Tensor | None) -> dict[str, Tensor]:
         """What the heads say of features (B,1+Q,D)."""
         return {
-            "logits": among(known, self.logits(feats, memory).float()),
+            "logits": among(known, self.logits(feats, now).float()),
             "rew_logits": self.reward_head(feats[:, 0]),
             "end_logits": self.end_head(feats[:, 0]),
         }

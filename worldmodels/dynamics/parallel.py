@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from worldmodels.batch import Batch
 from worldmodels.dynamics.one_pass import OnePass
 from worldmodels.dynamics.scores import step_loss
-from worldmodels.dynamics.sequence import Memory, embed
+from worldmodels.dynamics.sequence import embed
 from worldmodels.nets.conv import largest_map
 from worldmodels.protocols import Layout, Loss
 
@@ -79,7 +79,7 @@ class Parallel(OnePass):
         """(B,K,D): one for each token."""
         return self.query.weight.expand(rows, -1, -1)
 
-    def logits(self, feats: Tensor, memory: Memory) -> Tensor:
+    def logits(self, feats: Tensor, now: Tensor) -> Tensor:
         """(B,K,V) of features (B,1+K,D)."""
         logits: Tensor = self.token_head(feats[:, 1:])
         return logits
