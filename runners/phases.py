@@ -33,7 +33,8 @@ class Phase:
     A learner without parameters takes in what it sees, and nothing is differentiated.
 
     batch: rows of an update. frames: frames of a row. updates: per epoch, `first_updates` in the
-    first one; none before epoch `after_epoch` + 1.
+    first one; none before epoch `after_epoch` + 1. repeats: steps of the optimiser in an update,
+    all on what the learner prepared once.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Phase:
         lr: float,
         weight_decay: float,
         clip: float,
+        repeats: int = 1,
     ) -> None:
         self.learner, self.name, self.hardware = learner, learner.name, hardware
         self.batch, self.frames = batch, frames
         self.updates, self.first_updates, self.after_epoch = updates, first_updates, after_epoch
-        self.clip = clip
+        self.clip, self.repeats = clip, repeats
         groups = _decay_groups(learner.module, weight_decay)
         self.parameters = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
@@ -73,13 +75,19 @@ class Phase:
         return self.first_updates if epoch == 1 else self.updates
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step; returns metrics on the device, without waiting for it."""
+        """One update; returns metrics of its last step on the device, without waiting for it."""
         assert len(batch.act) == self.batch
         if self.probe:
             self.probe.keep(batch)
-        self.optimizer.zero_grad(set_to_none=True)
         with self.hardware.autocast():
             data = self.learner.prepare(batch)
+        for _ in range(self.repeats):
+            metrics = self._step(data)
+        return metrics
+
+    def _step(self, data: Any) -> dict[str, Tensor]:
+        """One step of the optimiser on prepared data."""
+        self.optimizer.zero_grad(set_to_none=True)
         weight = self.learner.weight(data).float()
         weight = weight / weight.sum().clamp_min(1)
         metrics: dict[str, Tensor] = {}

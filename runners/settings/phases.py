@@ -44,6 +44,9 @@ class PolicyPhaseSettings(PhaseSettings):
     """Updates of the actor-critic, each on a batch of imagined rollouts."""
 
     batch: int = Field(86, ge=1, le=65_536, description="imagined rollouts in a batch")
+    repeats: int = Field(
+        1, ge=1, le=100, description="steps of the optimiser on each batch of rollouts"
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="weight decay of linear layers")
 
 
