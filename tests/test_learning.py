@@ -169,6 +169,28 @@ def test_slices_give_what_the_whole_batch_gives(number: int, size: int) -> None:
     assert_same(whole[1], sliced[1], atol=1e-5)
 
 
+def test_steps_on_the_same_dreams_are_updates_that_dream_once() -> None:
+    batch = windows([(0, 3, 0), (2, 1, 0)])
+
+    def learned(repeats: int, updates: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        torch.manual_seed(0)
+        learner = small_agent("agent.behaviour.return_scale.kind=percentiles").learners()[2]
+        lesson, asked = learner.prepare(batch), []
+
+        def prepare(past: Batch) -> Any:
+            asked.append(past)
+            return lesson
+
+        phase = phase_of(replace(learner, prepare=prepare), 2, repeats=repeats)
+        metrics = [phase.update(batch) for _ in range(updates)]
+        assert len(asked) == updates
+        return learner.module.state_dict(), metrics[-1]
+
+    often, once = learned(repeats=3, updates=1), learned(repeats=1, updates=3)
+    assert_same(often[0], once[0])
+    assert_same(often[1], once[1])
+
+
 def test_weight_decay_is_for_linear_weights_only() -> None:
     agent = small_agent()
     for learner in agent.learners():
