@@ -96,6 +96,8 @@ def main(run_dir: Path, options: EvaluateOptions) -> Path:
     run = load_agent(run_dir, options.checkpoint, options.device)
     episodes = options.episodes or run.config.run.eval_episodes
     seed = run.config.seed + FRESH_SEED if options.seed is None else options.seed
+    usual = run.config.agent.behaviour.eval_temperature
+    temperature = usual if options.temperature is None else options.temperature
     begin = time.perf_counter()
     envs = min(run.config.run.eval_envs, episodes)
     workers = run.config.env.workers
@@ -116,7 +118,7 @@ def main(run_dir: Path, options: EvaluateOptions) -> Path:
             run.hardware,
             episodes=episodes,
             seed=seed,
-            temperature=options.temperature,
+            temperature=temperature,
             watch=watch,
         )
     record = evaluation_record(run, options.policy, evaluation)
@@ -124,7 +126,7 @@ def main(run_dir: Path, options: EvaluateOptions) -> Path:
         "environments": envs,
         "seed": seed,
         "games_chose_best": seed == run.config.seed + EVALUATION_SEED,
-        "temperature": options.temperature if options.policy == "agent" else None,
+        "temperature": temperature if options.policy == "agent" else None,
     }
     record["seconds"] = time.perf_counter() - begin
     file = run_dir / "eval" / _file_name(run.source.name, episodes, options)
@@ -139,7 +141,7 @@ def _file_name(checkpoint: str, episodes: int, options: EvaluateOptions) -> str:
     words = [checkpoint, options.policy, f"{episodes}episodes"]
     if options.seed is not None:
         words.append(f"seed{options.seed}")
-    if options.policy == "agent" and options.temperature != 1:
+    if options.policy == "agent" and options.temperature is not None:
         words.append(f"temperature{options.temperature:g}")
     return "-".join(words) + ".json"
 

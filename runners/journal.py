@@ -121,6 +121,7 @@ class Journal:
                 self.hardware,
                 episodes=run.eval_episodes,
                 seed=self.config.seed + EVALUATION_SEED,
+                temperature=self.config.agent.behaviour.eval_temperature,
                 watch=watch,
             )
         finally:

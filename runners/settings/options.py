@@ -48,8 +48,11 @@ class EvaluateOptions(Settings):
     policy: Literal["agent", "random"] = Field(
         "agent", description="who acts: the run's agent, or uniformly random actions to compare"
     )
-    temperature: float = Field(
-        1.0, gt=0, le=100, description="of the agent's actions; small is greedy"
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="of the agent's actions; null for agent.behaviour.eval_temperature of the run",
     )
 
 

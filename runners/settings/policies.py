@@ -188,3 +188,6 @@ class BehaviourSettings(Settings):
     ] = Field(UnscaledSettings(), description="the unit of advantages")
     epsilon: float = Field(0.01, ge=0, le=1, description="share of random actions in training")
     temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature of actions")
+    eval_temperature: float = Field(
+        1.0, gt=0, le=100, description="the same in evaluations; small is greedy"
+    )
