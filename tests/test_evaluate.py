@@ -96,7 +96,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 def test_the_command_plays_fresh_games_and_writes_its_protocol(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = main(small(f"root={tmp_path}", "run.steps=30", "run.eval_episodes=4", "env.length=60"))
+    few = ("run.steps=30", "run.eval_episodes=4", "env.length=60")
+    run = main(small(f"root={tmp_path}", *few, "agent.behaviour.eval_temperature=0.25"))
     capsys.readouterr()
     assert cli.main(["evaluate", str(run)]) == 0
     out = capsys.readouterr().out
@@ -112,7 +113,7 @@ def test_the_command_plays_fresh_games_and_writes_its_protocol(
         "environments": 2,
         "seed": 3_000_017,
         "games_chose_best": False,
-        "temperature": 1.0,
+        "temperature": 0.25,
     }
     assert cli.main(["evaluate", str(run), "seed=2000003"]) == 0
     again = json.loads((file.parent / "0000031-agent-4episodes-seed2000003.json").read_text())
