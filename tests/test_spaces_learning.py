@@ -26,6 +26,7 @@ WORDS = [
     "agent.behaviour.epsilon=0",
     "agent.behaviour.target_decay=0.9",
     # What is shown next is chance: those tokens must not drown the reward.
+    "agent.dynamics.max_offset=0",
     "agent.dynamics.token_weight=0.1",
     "agent.dynamics.reward_weight=5",
     "agent.actor_critic.hidden=64",
