@@ -53,7 +53,7 @@ def test_tokens_are_scored_by_their_offset_from_those_now(layout: str, most: int
     batch = windows(PADDED)
     tokens = truth(batch)
     feats = net._features(batch, tokens)
-    trained = net.logits(feats[..., None, :], tokens[:, :-1])
+    trained = net._scores(feats, tokens[:, :-1])
     alone = net.token_head(feats).unflatten(-1, (4, 16))
     offsets = net.offset_head(feats).unflatten(-1, (4, 2 * most + 1))
     away = torch.arange(16) - tokens[:, :-1, :, None]
@@ -67,7 +67,7 @@ def test_tokens_are_scored_by_their_offset_from_those_now(layout: str, most: int
 
     batch = windows(LEFT)
     tokens = truth(batch)
-    trained = net.logits(net._features(batch, tokens)[..., None, :], tokens[:, :-1])
+    trained = net._scores(net._features(batch, tokens), tokens[:, :-1])
     memory = net.start(cut(batch, slice(None), slice(0, 5)), tokens[:, :6])
     for t in range(5, 7):
         told = net.outlook(memory, batch.act[:, t])

@@ -49,7 +49,7 @@ class Factorised(OnePass):
         return step_loss(
             batch,
             tokens[:, 1:],
-            logits=self.logits(feats[..., None, :], tokens[:, :-1]),
+            logits=self._scores(feats, tokens[:, :-1]),
             rew_logits=self.reward_head(feats),
             end_logits=self.end_head(feats),
             reward=self.reward,
@@ -65,8 +65,11 @@ class Factorised(OnePass):
         return feats[:, layout.act_size - 1 :: layout.stride]
 
     def logits(self, feats: Tensor, now: Tensor) -> Tensor:
-        """(...,K,V) of features (...,1,D) and the tokens (...,K) before the step."""
-        feats = feats.squeeze(-2)
+        """(B,K,V) of features (B,1,D)."""
+        return self._scores(feats[:, 0], now)
+
+    def _scores(self, feats: Tensor, now: Tensor) -> Tensor:
+        """(...,K,V) of features (...,D) and the tokens (...,K) before the step."""
         logits: Tensor = self.token_head(feats).unflatten(-1, (self.layout.tokens, -1))
         if not self.max_offset:
             return logits
